@@ -1,0 +1,60 @@
+"""Reads the attention received at a few layers while the vision tower runs with its own, fast attention kernel.
+
+Fast kernels return no attention weights, and the eager one would compute them for every layer. Here forward hooks take
+the queries and keys of the wanted layers alone; the scores are computed from those, a few frames at a time.
+"""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+
+from .token_anchors import attention_received
+
+
+@contextmanager
+def capture_attention_received(vision_tower: nn.Module, layers: Sequence[int]) -> Iterator[dict[int, Tensor]]:
+    """Yields a dict that, once the vision tower has run, maps each layer to the attention received there, (F, N).
+
+    The extra memory is that of `attention_received` for one layer at a time: at most 256 MiB beside the queries and
+    keys, or twice one frame's score matrices where those alone are larger. The hooks serve the calling thread alone,
+    so several threads may run the same vision tower at once, and they are gone when the block is left.
+
+    Args:
+        vision_tower: a model whose attention modules have `q_proj`, `k_proj`, `head_dim` and `scale`, as SigLIP's.
+        layers: indices of the wanted layers, counted from 0 or, if negative, from the end.
+    """
+    attention_modules = [module for module in vision_tower.modules() if _is_self_attention(module)]
+    received: dict[int, Tensor] = {}
+    thread = threading.get_ident()
+    handles = []
+
+    def watch(layer: int, attention: nn.Module) -> None:
+        projected: dict[str, Tensor] = {}
+
+        def keep(name: str):
+            def hook(module: nn.Module, inputs: tuple, output: Tensor) -> None:
+                if threading.get_ident() != thread:
+                    return
+                projected[name] = output.detach().unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
+                if len(projected) == 2:
+                    received[layer] = attention_received(**projected, scale=attention.scale)
+                    projected.clear()
+
+            return hook
+
+        handles.append(attention.q_proj.register_forward_hook(keep("queries")))
+        handles.append(attention.k_proj.register_forward_hook(keep("keys")))
+
+    try:
+        for layer in set(layers):
+            watch(layer, attention_modules[layer])
+        yield received
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _is_self_attention(module: nn.Module) -> bool:
+    return all(hasattr(module, name) for name in ("q_proj", "k_proj", "head_dim", "scale"))

@@ -1,0 +1,228 @@
+"""The hyperparameters of AOT (arXiv 2603.01400) as flat fields of a LLaVA-OneVision config."""
+
+import math
+from typing import Any
+
+from transformers import LlavaOnevisionConfig
+
+
+class AOTLlavaOnevisionConfig(LlavaOnevisionConfig):
+    r"""
+    Configuration of [`AOTLlavaOnevisionForConditionalGeneration`]: a [`LlavaOnevisionConfig`] with the
+    hyperparameters of AOT. The defaults are the paper's operating point on LLaVA-OneVision at 10 % of the video
+    tokens. Sections and equations are those of arXiv 2603.01400.
+
+    Fields may be changed at any time, on a loaded model too (`model.config.retention_ratio = 0.2`); they are checked
+    again whenever they are used.
+
+    Args:
+        recipe (`str`, *optional*, defaults to `"paper"`):
+            `"paper"`: Algorithms 1 and 2 as printed, under an exact token budget. `"released"`: what the authors'
+            program computes; the number of tokens then depends on the video.
+        retention_ratio (`float`, *optional*, defaults to 0.1):
+            Share of the base model's pooled video tokens that reaches the language model (Sec. 4.1). 1 or more
+            switches AOT off: the model is then the base model, bit for bit.
+        num_anchors (`int`, *optional*):
+            Token anchors a frame, M, counted on the patch grid (Sec. 7). By default interpolated from the ratio
+            between the paper's values (126, 144, 196, 205 at 10, 15, 20, 25 %).
+        local_anchor_ratio (`float`, *optional*, defaults to 0.5):
+            Share of the anchors that is chosen locally, window by window (Sec. 3.2).
+        local_window_size (`int`, *optional*, defaults to 9):
+            Side of a local window in patches (Sec. 3.2, Eq. 8).
+        local_attention_layer (`int`, *optional*, defaults to 5):
+            Vision layer, counted from 0 (negative: from the end), whose attention ranks the local anchors.
+        global_attention_layer (`int`, *optional*, defaults to -2):
+            Vision layer whose attention ranks the global anchors (Sec. 3.2, Eq. 6-7).
+        anchor_selection (`str`, *optional*, defaults to `"attention"`):
+            `"attention"`, or `"random"` for the ablation of Sec. 9 (Table 8).
+        anchor_seed (`int`, *optional*, defaults to 0):
+            Seed of the random anchors; unused with `anchor_selection="attention"`.
+        sinkhorn_epsilon (`float`, *optional*, defaults to 0.1):
+            Entropic regularisation of the transport (Sec. 3.1, Eq. 4-5; the paper's lambda there).
+        sinkhorn_iterations (`int`, *optional*, defaults to 100):
+            Largest number of Sinkhorn-Knopp iterations (Sec. 7).
+        sinkhorn_tolerance (`float`, *optional*, defaults to 0.01):
+            Sinkhorn stops once the mean absolute change of the sources' scaling is below it (Algorithm 1, line 10).
+        intra_frame_weight (`float`, *optional*, defaults to 1.0):
+            lambda_intra of Eq. 11.
+        inter_frame_weight (`float`, *optional*, defaults to 1.0):
+            lambda_inter of Eq. 16.
+        intra_frame_aggregation (`str`, *optional*, defaults to `"transport"`):
+            `"transport"`, `"cosine"` (Table 4) or `"none"` (Tables 4 and 5).
+        inter_frame_aggregation (`str`, *optional*, defaults to `"transport"`):
+            The same choice for the transport along time.
+        num_clips (`int`, *optional*, defaults to 8):
+            Frame clips, K; at most half the number of frames is used (Sec. 3.3).
+        clip_segmentation (`str`, *optional*, defaults to `"uniform"`):
+            `"uniform"`, or `"dynamic"` for clips cut where the scene changes (Sec. 8).
+        dynamic_similarity_threshold (`float`, *optional*, defaults to 0.8):
+            Dynamic clips are also cut where the cosine similarity of neighbouring frames is below it (Sec. 8).
+        temporal_threshold (`float`, *optional*):
+            tau of Algorithm 2: a token of a later frame is kept where q < tau, as printed; the number of tokens then
+            depends on the video. By default each frame keeps its quota of the budget, lowest q first.
+        keep_ratio (`float`, *optional*):
+            Share of a later frame's tokens that the `"released"` recipe keeps. By default the share that meets
+            `retention_ratio` on average.
+        kwargs:
+            The fields of [`LlavaOnevisionConfig`].
+
+    Raises:
+        ValueError: where a field is out of range; the message names field, value and what is allowed.
+
+    Example:
+
+    ```python
+    >>> from modeling_aot_llava import AOTLlavaOnevisionConfig
+
+    >>> config = AOTLlavaOnevisionConfig(retention_ratio=0.2, clip_segmentation="dynamic")
+    ```
+    """
+
+    model_type = "aot_llava_onevision"
+
+    recipe: str = "paper"
+    retention_ratio: float = 0.1
+    num_anchors: int | None = None
+    local_anchor_ratio: float = 0.5
+    local_window_size: int = 9
+    local_attention_layer: int = 5
+    global_attention_layer: int = -2
+    anchor_selection: str = "attention"
+    anchor_seed: int = 0
+    sinkhorn_epsilon: float = 0.1
+    sinkhorn_iterations: int = 100
+    sinkhorn_tolerance: float = 0.01
+    intra_frame_weight: float = 1.0
+    inter_frame_weight: float = 1.0
+    intra_frame_aggregation: str = "transport"
+    inter_frame_aggregation: str = "transport"
+    num_clips: int = 8
+    clip_segmentation: str = "uniform"
+    dynamic_similarity_threshold: float = 0.8
+    temporal_threshold: float | None = None
+    keep_ratio: float | None = None
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        self.validate()
+
+    @classmethod
+    def get_config_dict(cls, pretrained_model_name_or_path, **kwargs):
+        """Reads a config file; a stock LLaVA-OneVision config is welcome as the base of an AOT config."""
+        config_dict, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        if config_dict.get("model_type") == LlavaOnevisionConfig.model_type:
+            config_dict["model_type"] = cls.model_type
+        return config_dict, kwargs
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs):
+        """Like the parent's, but AOT fields given as keywords take part in the first validation."""
+        overrides = {name: kwargs.pop(name) for name in AOT_FIELDS if name in kwargs}
+        return super().from_dict({**config_dict, **overrides}, **kwargs)
+
+    @property
+    def patch_grid_size(self) -> int:
+        """Side G of the vision tower's patch grid; a frame has N = G * G patch tokens."""
+        return self.vision_config.image_size // self.vision_config.patch_size
+
+    @property
+    def has_fixed_token_count(self) -> bool:
+        """Whether the number of video tokens depends on the number of frames alone, not on the video."""
+        return self.recipe == "paper" and self.temporal_threshold is None
+
+    def validate(self) -> None:
+        super().validate()
+        self.validate_aot()
+
+    def validate_aot(self) -> None:
+        """Checks every AOT field, alone and against the others. Raises `ValueError`."""
+        for name, choices in _CHOICES.items():
+            value = getattr(self, name)
+            _require(
+                isinstance(value, str) and value in choices,
+                name,
+                value,
+                "one of " + ", ".join(f'"{choice}"' for choice in choices),
+            )
+        for name, (low, high, allowed) in _RANGES.items():
+            _require(_is_number_within(getattr(self, name), low, high), name, getattr(self, name), allowed)
+        for name, low in _INTEGERS_FROM.items():
+            _require(_is_integer_within(getattr(self, name), low), name, getattr(self, name), f"an integer from {low}")
+        self._validate_against_vision_tower()
+        self._validate_token_selection()
+
+    def _validate_against_vision_tower(self) -> None:
+        grid, num_layers = self.patch_grid_size, self.vision_config.num_hidden_layers
+        _require(
+            _is_integer_within(self.local_window_size, 1, grid),
+            "local_window_size",
+            self.local_window_size,
+            f"an integer from 1 to {grid}, the side of the vision tower's patch grid",
+        )
+        _require(
+            self.num_anchors is None or _is_integer_within(self.num_anchors, 1, grid * grid),
+            "num_anchors",
+            self.num_anchors,
+            f"None or an integer from 1 to {grid * grid}, the patches of a frame",
+        )
+        for name in ("local_attention_layer", "global_attention_layer"):
+            _require(
+                _is_integer_within(getattr(self, name), -num_layers, num_layers - 1),
+                name,
+                getattr(self, name),
+                f"an integer from {-num_layers} to {num_layers - 1}: the vision tower has {num_layers} layers",
+            )
+
+    def _validate_token_selection(self) -> None:
+        for name, recipe in (("keep_ratio", "released"), ("temporal_threshold", "paper")):
+            value = getattr(self, name)
+            _require(
+                value is None or _is_number_within(value, 0, 1), name, value, "None or a number from 0 to 1"
+            )
+            _require(
+                value is None or self.recipe == recipe,
+                name,
+                value,
+                f'None with recipe="{self.recipe}": it belongs to recipe="{recipe}"',
+            )
+
+
+AOT_FIELDS = tuple(AOTLlavaOnevisionConfig.__annotations__)
+
+_CHOICES = {
+    "recipe": ("paper", "released"),
+    "anchor_selection": ("attention", "random"),
+    "intra_frame_aggregation": ("transport", "cosine", "none"),
+    "inter_frame_aggregation": ("transport", "cosine", "none"),
+    "clip_segmentation": ("uniform", "dynamic"),
+}
+_SMALLEST_POSITIVE = math.ulp(0.0)
+_RANGES = {
+    "retention_ratio": (_SMALLEST_POSITIVE, math.inf, "a number above 0 (1 or more switches AOT off)"),
+    "local_anchor_ratio": (0, 1, "a number from 0 to 1"),
+    "sinkhorn_epsilon": (_SMALLEST_POSITIVE, math.inf, "a number above 0"),
+    "sinkhorn_tolerance": (0, math.inf, "a number from 0"),
+    "intra_frame_weight": (0, math.inf, "a number from 0"),
+    "inter_frame_weight": (0, math.inf, "a number from 0"),
+    "dynamic_similarity_threshold": (-1, 1, "a number from -1 to 1, a cosine similarity"),
+}
+_INTEGERS_FROM = {"sinkhorn_iterations": 1, "num_clips": 1, "anchor_seed": 0}
+
+
+def _require(condition: bool, field: str, value: Any, allowed: str) -> None:
+    if not condition:
+        raise ValueError(f"`{field}` is {value!r}, but it must be {allowed}.")
+
+
+def _is_number_within(value: Any, low: float, high: float) -> bool:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_number and math.isfinite(value) and low <= value <= high
+
+
+def _is_integer_within(value: Any, low: int, high: float = math.inf) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+AOTLlavaOnevisionConfig.register_for_auto_class()
+
+__all__ = ["AOTLlavaOnevisionConfig"]

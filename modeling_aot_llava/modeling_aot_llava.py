@@ -1,0 +1,462 @@
+"""LLaVA-OneVision on a tenth of its video tokens: the integration of AOT (arXiv 2603.01400) into transformers."""
+
+import inspect
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    LlavaOnevisionForConditionalGeneration,
+    LlavaOnevisionModel,
+    LlavaOnevisionPreTrainedModel,
+)
+from transformers.conversion_mapping import get_checkpoint_conversion_mapping, register_checkpoint_conversion_mapping
+from transformers.generation.streamers import BaseStreamer
+from transformers.utils import output_capturing
+from transformers.utils.generic import can_return_tuple
+
+from .attention_capture import capture_attention_received
+from .configuration_aot_llava import AOTLlavaOnevisionConfig
+from .prompt_layout import PlaceholderSpan, find_placeholder_spans, resized_layout, take_columns
+from .spatiotemporal_pruning import VideoTokens, compress_video_features
+from .token_budget import pooled_tokens_per_frame
+
+# Since transformers 5.20 `get_video_features` appends the newline token itself; before, `forward` did.
+FEATURES_END_WITH_NEWLINE = (
+    "pixel_values_videos" in inspect.signature(LlavaOnevisionModel.get_video_features).parameters
+)
+
+# Newer releases keep only those hidden states of the vision tower that are asked for by index; older ones keep all.
+CAN_SELECT_HIDDEN_STATES = hasattr(output_capturing, "select_hidden_states")
+
+# What `embed_prompt` turns into embeddings.
+PROMPT_INPUTS = (
+    "input_ids",
+    "inputs_embeds",
+    "attention_mask",
+    "position_ids",
+    "labels",
+    "pixel_values",
+    "image_sizes",
+    "batch_num_images",
+    "vision_aspect_ratio",
+    "pixel_values_videos",
+    "vision_feature_layer",
+    "vision_feature_select_strategy",
+)
+
+IGNORED_LABEL = -100
+
+
+@dataclass
+class EmbeddedPrompt:
+    """A prompt whose placeholders have been replaced by image features and compressed video tokens.
+
+    Attributes:
+        inputs_embeds: (rows, columns, hidden size).
+        input_ids, attention_mask, position_ids, labels: (rows, columns) as the caller passed them, or None; laid out
+            anew where the number of placeholders changed.
+        image_features: (tokens, hidden size) of all images, or None.
+        video_features: (tokens, hidden size) of all videos, newline tokens included.
+        was_resized: whether the number of placeholders changed.
+    """
+
+    inputs_embeds: Tensor
+    input_ids: Tensor | None
+    attention_mask: Tensor | None
+    position_ids: Tensor | None
+    labels: Tensor | None
+    image_features: Tensor | None
+    video_features: Tensor
+    was_resized: bool
+
+
+class AOTLlavaOnevisionModel(LlavaOnevisionModel):
+    """LLaVA-OneVision without its language-model head, with AOT on the video path.
+
+    Changes to the parent class:
+    - `get_video_features` returns compressed video tokens; images are left alone.
+    - `forward` keeps as many tokens of each video as the prompt has placeholders for; the stock processor's full
+      count is cut down to `config.retention_ratio`.
+    - the vision tower is watched at two layers, whatever its attention implementation.
+    """
+
+    config_class = AOTLlavaOnevisionConfig
+    config: AOTLlavaOnevisionConfig
+
+    @can_return_tuple
+    def get_video_features(
+        self,
+        pixel_values_videos: Tensor | None = None,
+        vision_feature_layer: int | list[int] | None = None,
+        vision_feature_select_strategy: str | None = None,
+        num_video_tokens: list[int | None] | None = None,
+        **kwargs,
+    ):
+        """Video tokens as the language model takes them.
+
+        Args:
+            pixel_values_videos: (videos, F, channels, height, width); `pixel_values` until transformers 5.19.
+            vision_feature_layer, vision_feature_select_strategy: as in the parent class.
+            num_video_tokens: B of each video, newline token not counted; None where `config.retention_ratio` decides.
+
+        Returns:
+            The vision tower's output with `pooler_output` (videos, B, hidden size), or a list of (B, hidden size)
+            where the videos' counts differ. As in the parent class the newline token is the last row since
+            transformers 5.20, and absent before.
+        """
+        if pixel_values_videos is None:
+            pixel_values_videos = kwargs.pop("pixel_values")
+        if self.config.retention_ratio >= 1 and num_video_tokens is None:
+            return super().get_video_features(
+                pixel_values_videos,
+                vision_feature_layer=vision_feature_layer,
+                vision_feature_select_strategy=vision_feature_select_strategy,
+                **kwargs,
+            )
+        vision_outputs, videos = self.compress_videos(
+            pixel_values_videos, vision_feature_layer, vision_feature_select_strategy, num_video_tokens, **kwargs
+        )
+        features = [video.tokens for video in videos]
+        if FEATURES_END_WITH_NEWLINE:
+            features = [self._append_newline(tokens) for tokens in features]
+        same_length = len({len(tokens) for tokens in features}) == 1
+        vision_outputs.pooler_output = torch.stack(features) if same_length else features
+        return vision_outputs
+
+    def compress_videos(
+        self,
+        pixel_values_videos: Tensor,
+        vision_feature_layer: int | list[int] | None = None,
+        vision_feature_select_strategy: str | None = None,
+        num_video_tokens: list[int | None] | None = None,
+        **kwargs,
+    ) -> tuple[Any, list[VideoTokens]]:
+        """Runs vision tower, projector and AOT.
+
+        Args: those of `get_video_features`.
+
+        Returns:
+            The vision tower's output, and for each video its tokens with everything that a picture of them needs.
+        """
+        self.config.validate_aot()
+        feature_layers = self._feature_layers(vision_feature_layer)
+        strategy = vision_feature_select_strategy or self.config.vision_feature_select_strategy
+        watched = (self.config.local_attention_layer, self.config.global_attention_layer)
+        num_videos, num_frames = pixel_values_videos.shape[:2]
+        kwargs.update(return_dict=True, output_hidden_states=feature_layers if CAN_SELECT_HIDDEN_STATES else True)
+        with capture_attention_received(self.vision_tower, watched) as received:
+            vision_outputs = self.vision_tower(pixel_values_videos.flatten(0, 1), **kwargs)
+
+        features = torch.cat([vision_outputs.hidden_states[layer] for layer in feature_layers], dim=-1)
+        local_attention, global_attention = (received[layer].to(features.device) for layer in watched)
+        if strategy == "default":  # without the [CLS] token
+            features, local_attention, global_attention = (
+                values[:, 1:] for values in (features, local_attention, global_attention)
+            )
+        per_video = zip(
+            self.multi_modal_projector(features).unflatten(0, (num_videos, num_frames)),
+            local_attention.unflatten(0, (num_videos, num_frames)),
+            global_attention.unflatten(0, (num_videos, num_frames)),
+            features.mean(1).unflatten(0, (num_videos, num_frames)),
+            num_video_tokens or [None] * num_videos,
+        )
+        return vision_outputs, [
+            compress_video_features(patches, local, global_, self.config, frame_features, count)
+            for patches, local, global_, frame_features, count in per_video
+        ]
+
+    def embed_prompt(
+        self,
+        input_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        image_sizes: Tensor | None = None,
+        batch_num_images: Tensor | None = None,
+        vision_aspect_ratio: str | None = None,
+        pixel_values_videos: Tensor | None = None,
+        vision_feature_layer: int | list[int] | None = None,
+        vision_feature_select_strategy: str | None = None,
+    ) -> EmbeddedPrompt | None:
+        """Puts image features and compressed video tokens into the prompt's embeddings.
+
+        Each video keeps as many tokens as it has placeholders, less one for the newline. A video with the full,
+        uncompressed count is cut down to `config.retention_ratio`, and its spare placeholders with it.
+
+        Args: those of `forward`.
+
+        Returns:
+            None if AOT has nothing to do: no video, or all with their full count and `config.retention_ratio >= 1`.
+
+        Raises:
+            ValueError: if placeholders and videos do not fit together.
+        """
+        if pixel_values_videos is None:
+            return None
+        is_image, is_video = self._placeholder_masks(input_ids, inputs_embeds)
+        spans = find_placeholder_spans(is_video, len(pixel_values_videos))
+        counts = self._tokens_to_keep(spans, num_frames=pixel_values_videos.shape[1])
+        if counts is None:
+            return None
+
+        feature_options = {
+            "vision_feature_layer": vision_feature_layer,
+            "vision_feature_select_strategy": vision_feature_select_strategy,
+        }
+        _, videos = self.compress_videos(pixel_values_videos, num_video_tokens=counts, **feature_options)
+        video_features = [self._append_newline(video.tokens) for video in videos]
+        image_features = None
+        if pixel_values is not None:
+            image_outputs = self.get_image_features(
+                pixel_values,
+                image_sizes,
+                vision_aspect_ratio=vision_aspect_ratio,
+                batch_num_images=batch_num_images,
+                return_dict=True,
+                **feature_options,
+            )
+            image_features = torch.cat(image_outputs.pooler_output)
+
+        embeds = self.get_input_embeddings()(input_ids) if inputs_embeds is None else inputs_embeds
+        new_lengths = [len(features) for features in video_features]
+        was_resized = new_lengths != [span.length for span in spans]
+        if was_resized:
+            if attention_mask is None:
+                attention_mask = torch.ones_like(is_video, dtype=torch.long)
+            layout = resized_layout(attention_mask, spans, new_lengths)
+            pad_token_id = self.config.text_config.pad_token_id or 0
+            embeds, is_image, is_video, attention_mask, input_ids, position_ids, labels = (
+                None if values is None else take_columns(values, layout, padding)
+                for values, padding in (
+                    (embeds, 0),
+                    (is_image, False),
+                    (is_video, False),
+                    (attention_mask, 0),
+                    (input_ids, pad_token_id),
+                    (position_ids, 0),
+                    (labels, IGNORED_LABEL),
+                )
+            )
+        video_features = torch.cat(video_features).to(embeds.device, embeds.dtype)
+        embeds = embeds.masked_scatter(is_video.unsqueeze(-1).to(embeds.device), video_features)
+        if image_features is not None:
+            embeds = self._scatter_image_features(embeds, is_image, image_features)
+        return EmbeddedPrompt(
+            inputs_embeds=embeds,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            labels=labels,
+            image_features=image_features,
+            video_features=video_features,
+            was_resized=was_resized,
+        )
+
+    @wraps(LlavaOnevisionModel.forward)
+    @can_return_tuple
+    def forward(self, *args, **kwargs):
+        kwargs = _as_keywords(LlavaOnevisionModel.forward, args, kwargs)
+        prompt = self.embed_prompt(**_select(kwargs, PROMPT_INPUTS))
+        if prompt is None:
+            return super().forward(**kwargs, return_dict=True)
+        outputs = super().forward(**_with_prompt(kwargs, prompt), return_dict=True)
+        outputs.image_hidden_states, outputs.video_hidden_states = prompt.image_features, prompt.video_features
+        return outputs
+
+    def _placeholder_masks(self, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> tuple[Tensor, Tensor]:
+        # The parent's way to tell placeholders apart: by their ids or, where only embeddings came, by theirs.
+        if input_ids is None and inputs_embeds is None:
+            raise ValueError("`input_ids` and `inputs_embeds` are both None: pass one of them beside the video.")
+        embeds = input_ids.unsqueeze(-1) if inputs_embeds is None else inputs_embeds
+        is_image, is_video = self.get_placeholder_mask(input_ids, inputs_embeds=embeds)
+        return is_image.squeeze(-1), is_video.squeeze(-1)
+
+    def _tokens_to_keep(self, spans: list[PlaceholderSpan], num_frames: int) -> list[int | None] | None:
+        full_count = num_frames * pooled_tokens_per_frame(self.config.patch_grid_size) + 1
+        for video, span in enumerate(spans):
+            if not 2 <= span.length <= full_count:
+                raise ValueError(
+                    f"The prompt has {span.length} placeholders for video {video}, but its {num_frames} frames give "
+                    f"from 2 to {full_count} (newline token included). Make prompt and pixels with one call of "
+                    "AOTLlavaOnevisionProcessor."
+                )
+        if self.config.retention_ratio >= 1 and all(span.length == full_count for span in spans):
+            return None
+        return [None if span.length == full_count else span.length - 1 for span in spans]
+
+    def _feature_layers(self, vision_feature_layer: int | list[int] | None) -> list[int]:
+        layers = self.config.vision_feature_layer if vision_feature_layer is None else vision_feature_layer
+        return [layers] if isinstance(layers, int) else list(layers)
+
+    def _append_newline(self, tokens: Tensor) -> Tensor:
+        return torch.cat([tokens, self.image_newline[None].to(tokens)])
+
+    def _scatter_image_features(self, embeds: Tensor, is_image: Tensor, image_features: Tensor) -> Tensor:
+        num_placeholders = int(is_image.sum())
+        if num_placeholders != len(image_features):
+            raise ValueError(
+                f"The prompt has {num_placeholders} image placeholders, but the images give {len(image_features)} "
+                "tokens. Make prompt and pixels with one call of AOTLlavaOnevisionProcessor."
+            )
+        mask = is_image.unsqueeze(-1).to(embeds.device)
+        return embeds.masked_scatter(mask, image_features.to(embeds.device, embeds.dtype))
+
+
+class AOTLlavaOnevisionForConditionalGeneration(LlavaOnevisionForConditionalGeneration):
+    """LLaVA-OneVision that answers from a tenth of the video tokens (AOT, arXiv 2603.01400), without training.
+
+    Used as the parent class is: `from_pretrained` on an AOT or a stock LLaVA-OneVision checkpoint, then `generate`
+    with a prompt made by `AOTLlavaOnevisionProcessor` or by the stock processor.
+
+    Changes to the parent class:
+    - videos reach the language model compressed, see [`AOTLlavaOnevisionModel`]; with `config.retention_ratio >= 1`
+      and full prompts everything is the parent's, bit for bit. AOT adds no parameters.
+    - `forward` computes logits and loss over the compressed sequence; labels of removed placeholders are ignored.
+    - `generate` encodes the video once, whatever the number of beams, and returns sequences that begin with the
+      caller's own prompt, also where the prompt was shortened on the way.
+    """
+
+    config_class = AOTLlavaOnevisionConfig
+    config: AOTLlavaOnevisionConfig
+
+    def __init__(self, config: AOTLlavaOnevisionConfig):
+        # Not the parent's constructor: it would build, and initialise, the parent's inner model.
+        LlavaOnevisionPreTrainedModel.__init__(self, config)
+        self.model = AOTLlavaOnevisionModel(config)
+        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        self.post_init()
+
+    @wraps(LlavaOnevisionForConditionalGeneration.forward)
+    @can_return_tuple
+    def forward(self, *args, **kwargs):
+        kwargs = _as_keywords(LlavaOnevisionForConditionalGeneration.forward, args, kwargs)
+        prompt = self.model.embed_prompt(**_select(kwargs, PROMPT_INPUTS))
+        if prompt is None:
+            return super().forward(**kwargs, return_dict=True)
+        outputs = super().forward(**_with_prompt(kwargs, prompt), labels=prompt.labels, return_dict=True)
+        outputs.image_hidden_states, outputs.video_hidden_states = prompt.image_features, prompt.video_features
+        return outputs
+
+    @torch.no_grad()
+    @wraps(LlavaOnevisionForConditionalGeneration.generate)
+    def generate(self, *args, **kwargs):
+        kwargs = _as_keywords(LlavaOnevisionForConditionalGeneration.generate, args, kwargs)
+        if kwargs.get("pixel_values_videos") is None:
+            return super().generate(**kwargs)
+        if kwargs.get("inputs") is not None:
+            kwargs["input_ids"] = kwargs.pop("inputs")
+        if kwargs.get("attention_mask") is None:
+            kwargs["attention_mask"] = self._mask_of_padding(kwargs)
+        prompt = self.model.embed_prompt(**_select(kwargs, PROMPT_INPUTS))
+        if prompt is None:
+            return super().generate(**kwargs)
+
+        # From here the parent does everything: the embeddings serve the prefill, the ids all the rest.
+        callers_ids = kwargs.get("input_ids")
+        kwargs = {name: value for name, value in _with_prompt(kwargs, prompt).items() if value is not None}
+        if callers_ids is None:
+            return super().generate(**kwargs)
+        kwargs["input_ids"] = prompt.input_ids
+        if not prompt.was_resized:
+            return super().generate(**kwargs)
+        self._count_lengths_from(kwargs, removed=callers_ids.shape[1] - prompt.input_ids.shape[1])
+        if kwargs.get("streamer") is not None:
+            kwargs["streamer"] = _StreamerOfCallersPrompt(kwargs["streamer"], callers_ids)
+        return _with_callers_prompt(super().generate(**kwargs), callers_ids, prompt.input_ids.shape[1])
+
+    def prepare_inputs_for_generation(self, input_ids, *args, inputs_embeds=None, is_first_iteration=False, **kwargs):
+        # Assisted decoding puts its first candidates behind the prompt before the prompt itself has run.
+        if inputs_embeds is not None and is_first_iteration and input_ids.shape[1] > inputs_embeds.shape[1]:
+            candidates = self.get_input_embeddings()(input_ids[:, inputs_embeds.shape[1] :])
+            inputs_embeds = torch.cat([inputs_embeds, candidates.to(inputs_embeds)], dim=1)
+        return super().prepare_inputs_for_generation(
+            input_ids, *args, inputs_embeds=inputs_embeds, is_first_iteration=is_first_iteration, **kwargs
+        )
+
+    def _mask_of_padding(self, kwargs: dict[str, Any]) -> Tensor | None:
+        # As the parent infers it, which it can no longer do once it is given embeddings.
+        input_ids = kwargs.get("input_ids")
+        pad_token_id = self._generation_option(kwargs, "pad_token_id")
+        eos_token_id = self._generation_option(kwargs, "eos_token_id")
+        eos_token_ids = eos_token_id if isinstance(eos_token_id, list) else [eos_token_id]
+        if input_ids is None or pad_token_id is None or pad_token_id in eos_token_ids:
+            return None
+        return (input_ids != pad_token_id).long()
+
+    def _count_lengths_from(self, kwargs: dict[str, Any], removed: int) -> None:
+        # `max_length` and `min_length` count the caller's prompt, from which `removed` placeholders were cut.
+        for name in ("max_length", "min_length"):
+            length = self._generation_option(kwargs, name)
+            if length:
+                kwargs[name] = max(0, length - removed)
+
+    def _generation_option(self, kwargs: dict[str, Any], name: str) -> Any:
+        sources = (kwargs.get(name), getattr(kwargs.get("generation_config"), name, None))
+        given = next((value for value in sources if value is not None), None)
+        return getattr(self.generation_config, name, None) if given is None else given
+
+
+class _StreamerOfCallersPrompt(BaseStreamer):
+    """Shows a streamer the caller's prompt instead of the shortened one, then every new token."""
+
+    def __init__(self, streamer: BaseStreamer, prompt: Tensor):
+        self._streamer = streamer
+        self._prompt: Tensor | None = prompt.cpu()
+
+    def put(self, value: Tensor) -> None:
+        self._streamer.put(value if self._prompt is None else self._prompt)
+        self._prompt = None
+
+    def end(self) -> None:
+        self._streamer.end()
+
+
+def _with_callers_prompt(output: Any, callers_ids: Tensor, shortened: int) -> Any:
+    sequences = output if isinstance(output, Tensor) else output.sequences
+    copies = len(sequences) // len(callers_ids)
+    prompt = callers_ids.repeat_interleave(copies, dim=0).to(sequences.device)
+    sequences = torch.cat([prompt, sequences[:, shortened:]], dim=1)
+    if isinstance(output, Tensor):
+        return sequences
+    output.sequences = sequences
+    return output
+
+
+def _with_prompt(kwargs: dict[str, Any], prompt: EmbeddedPrompt) -> dict[str, Any]:
+    # The arguments without all that went into the embeddings.
+    rest = {name: value for name, value in kwargs.items() if name not in PROMPT_INPUTS}
+    return rest | {
+        "inputs_embeds": prompt.inputs_embeds,
+        "attention_mask": prompt.attention_mask,
+        "position_ids": prompt.position_ids,
+    }
+
+
+def _as_keywords(function: Callable, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
+    names = list(inspect.signature(function).parameters)[1:]
+    return {**dict(zip(names, args)), **kwargs} if args else dict(kwargs)
+
+
+def _select(kwargs: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    return {name: kwargs[name] for name in names if name in kwargs}
+
+
+# transformers converts the keys of older LLaVA-OneVision checkpoints for its own classes only, unless asked.
+for custom_class, stock_mapping in (
+    (AOTLlavaOnevisionForConditionalGeneration, LlavaOnevisionForConditionalGeneration.config_class.model_type),
+    (AOTLlavaOnevisionModel, LlavaOnevisionModel.__name__),
+):
+    register_checkpoint_conversion_mapping(
+        custom_class.__name__, get_checkpoint_conversion_mapping(stock_mapping), overwrite=True
+    )
+
+AOTLlavaOnevisionModel.register_for_auto_class("AutoModel")
+AOTLlavaOnevisionForConditionalGeneration.register_for_auto_class("AutoModelForImageTextToText")
+
+__all__ = ["AOTLlavaOnevisionForConditionalGeneration", "AOTLlavaOnevisionModel"]
