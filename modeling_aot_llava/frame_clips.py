@@ -4,7 +4,7 @@ Uniform clips need no features: `token_budget` plans them.
 """
 
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 
 
 def dynamic_clip_lengths(
@@ -26,7 +26,7 @@ def dynamic_clip_lengths(
         The frames of each clip, in order; they sum to F.
     """
     features = frame_features.detach().float()
-    similarities = F.cosine_similarity(features[:-1], features[1:], dim=-1).tolist()
+    similarities = functional.cosine_similarity(features[:-1], features[1:], dim=-1).tolist()
     most_dissimilar_first = sorted(range(len(similarities)), key=lambda place: similarities[place])
     num_below = sum(similarity < similarity_threshold for similarity in similarities)
     num_cuts = min(max(num_clips - 1, num_below), max_clips - 1)

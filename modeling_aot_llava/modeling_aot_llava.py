@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import (
+    Cache,
     LlavaOnevisionForConditionalGeneration,
     LlavaOnevisionModel,
     LlavaOnevisionPreTrainedModel,
@@ -19,7 +20,7 @@ from transformers.utils import output_capturing
 from transformers.utils.generic import can_return_tuple
 
 from .attention_capture import capture_attention_received
-from .configuration_aot_llava import AOTLlavaOnevisionConfig
+from .configuration_aot_llava import AOT_FIELDS, AOTLlavaOnevisionConfig
 from .prompt_layout import PlaceholderSpan, find_placeholder_spans, resized_layout, take_columns
 from .spatiotemporal_pruning import VideoTokens, compress_video_features
 from .token_budget import pooled_tokens_per_frame
@@ -332,6 +333,10 @@ class AOTLlavaOnevisionForConditionalGeneration(LlavaOnevisionForConditionalGene
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
         self.post_init()
 
+    def adjust_generation_fn(self, *args, **kwargs):
+        # `from_pretrained(..., retention_ratio=0.2)` changes the config, not the generation config too.
+        super().adjust_generation_fn(*args, **{key: kwargs[key] for key in kwargs if key not in AOT_FIELDS})
+
     @wraps(LlavaOnevisionForConditionalGeneration.forward)
     @can_return_tuple
     def forward(self, *args, **kwargs):
@@ -371,13 +376,22 @@ class AOTLlavaOnevisionForConditionalGeneration(LlavaOnevisionForConditionalGene
         return _with_callers_prompt(super().generate(**kwargs), callers_ids, prompt.input_ids.shape[1])
 
     def prepare_inputs_for_generation(self, input_ids, *args, inputs_embeds=None, is_first_iteration=False, **kwargs):
-        # Assisted decoding puts its first candidates behind the prompt before the prompt itself has run.
-        if inputs_embeds is not None and is_first_iteration and input_ids.shape[1] > inputs_embeds.shape[1]:
-            candidates = self.get_input_embeddings()(input_ids[:, inputs_embeds.shape[1] :])
-            inputs_embeds = torch.cat([inputs_embeds, candidates.to(inputs_embeds)], dim=1)
+        # Where the parent prefills other positions than the embedded prompt's, the embeddings must follow the ids.
+        if inputs_embeds is not None and is_first_iteration:
+            inputs_embeds = self._embeddings_of(input_ids, inputs_embeds, kwargs.get("past_key_values"))
         return super().prepare_inputs_for_generation(
             input_ids, *args, inputs_embeds=inputs_embeds, is_first_iteration=is_first_iteration, **kwargs
         )
+
+    def _embeddings_of(self, input_ids: Tensor, prompt_embeds: Tensor, past_key_values: Cache | None) -> Tensor:
+        length, prompt_length = input_ids.shape[1], prompt_embeds.shape[1]
+        if length > prompt_length:  # assisted decoding: the first candidates stand behind the prompt
+            candidates = self.get_input_embeddings()(input_ids[:, prompt_length:])
+            return torch.cat([prompt_embeds, candidates.to(prompt_embeds)], dim=1)
+        if 0 < length < prompt_length:  # chunked prefill: a chunk of the prompt
+            start = past_key_values.get_seq_length()
+            return prompt_embeds[:, start : start + length]
+        return prompt_embeds
 
     def _mask_of_padding(self, kwargs: dict[str, Any]) -> Tensor | None:
         # As the parent infers it, which it can no longer do once it is given embeddings.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 
 # Scores of one chunk of frames are held at a time; see `attention_received`.
 MAX_SCORE_BYTES = 128 * 2**20
@@ -42,7 +42,7 @@ def attention_received(queries: Tensor, keys: Tensor, scale: float) -> Tensor:
         (F, N) float32; each row sums to 1.
     """
     with torch.no_grad():
-        num_frames, num_heads, num_patches, _ = queries.shape
+        _, num_heads, num_patches, _ = queries.shape
         chunk = max(1, MAX_SCORE_BYTES // (4 * num_heads * num_patches * num_patches))
         received = [
             torch.softmax((q * scale) @ k.transpose(-1, -2), dim=-1, dtype=torch.float32).mean(dim=(1, 2))
@@ -109,7 +109,7 @@ def true_positions(mask: Tensor, count: int) -> Tensor:
 def _best_of_each_window(scores: Tensor, grid: int, window_size: int, per_window: int) -> Tensor:
     num_frames, side = scores.shape[0], math.ceil(grid / window_size)
     missing = side * window_size - grid
-    padded = F.pad(scores.view(-1, grid, grid), (0, missing, 0, missing), value=-math.inf)
+    padded = functional.pad(scores.view(-1, grid, grid), (0, missing, 0, missing), value=-math.inf)
     windows = padded.view(num_frames, side, window_size, side, window_size).transpose(2, 3)
     chosen = best(windows.flatten(3), per_window) & windows.flatten(3).isfinite()
     chosen = chosen.view(windows.shape).transpose(2, 3).reshape(padded.shape)

@@ -1,15 +1,16 @@
 """Reads frames of a video file with PyAV: exactly, and decoding little more than is asked for.
 
-The file's packets are read first, which is cheap, for nothing is decoded: they tell how many frames
-there are and when each is shown, whether or not the container states a frame count, keeps a constant
-frame rate or reorders frames. Then the wanted frames are decoded, each from the keyframe before it.
+The file's packets are read first, which is cheap, for nothing is decoded: they tell how many
+frames there are and when each is shown, whether or not the container states a frame count, keeps a
+constant frame rate or reorders frames. Then the wanted frames are decoded, each from the keyframe
+before it.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -25,9 +26,8 @@ except ImportError:
 # Decoders with which FFmpeg draws text files.
 TEXT_CODECS = ("ansi", "bintext", "idf", "xbin")
 
-# Seconds by which a Matroska file may end before its header says: the header may round, and count
-# the last frame's duration otherwise.
-DURATION_TOLERANCE = 1.0
+# What the user can do about a source that does not decode.
+OTHERWISE = "give a complete video file, or re-encode this one with `ffmpeg -i INPUT OUTPUT.mp4`."
 
 
 def read_video(
@@ -56,9 +56,9 @@ def read_video(
         raise ImportError("Reading video files needs PyAV: run `pip install av`.")
     _check_sampling(num_frames, fps)
     try:
-        return _read(source, _index_by_time(source), num_frames, fps)
+        return _read_indexed(source, _index_by_time, num_frames, fps)
     except _TimesMisleadError:
-        return _read(source, _index_by_order(source), num_frames, fps)
+        return _read_indexed(source, _index_by_order, num_frames, fps)
 
 
 def uniform_frame_indices(total: int, num_frames: int) -> np.ndarray:
@@ -77,25 +77,6 @@ def uniform_frame_indices(total: int, num_frames: int) -> np.ndarray:
     return np.linspace(0, total - 1, num_frames, dtype=int)
 
 
-class _TimesMisleadError(Exception):
-    """The stream's times do not tell where its frames are: they can only be read in order."""
-
-
-@dataclass(frozen=True)
-class _FrameIndex:
-    """When each frame is shown, and where decoding can start, in ticks of the stream's time base.
-
-    A stream that can only be read in order (`seekable` is false) has its frames' positions for times.
-    `duration` is in s, `frame_rate` in 1/s.
-    """
-
-    times: np.ndarray
-    keyframes: np.ndarray
-    seekable: bool
-    duration: float | None
-    frame_rate: float | None
-
-
 def _check_sampling(num_frames: int | None, fps: float | None) -> None:
     if num_frames is not None and fps is not None:
         raise ValueError(
@@ -108,15 +89,19 @@ def _check_sampling(num_frames: int | None, fps: float | None) -> None:
         raise ValueError(f"fps={fps} must be above 0, or None to sample by num_frames.")
 
 
-def _read(source, index: _FrameIndex, num_frames, fps) -> tuple[np.ndarray, VideoMetadata]:
+def _read_indexed(
+    source, index_frames: Callable[[_Video], _FrameIndex], num_frames: int | None, fps: float | None
+) -> tuple[np.ndarray, VideoMetadata]:
+    with _open_video(source) as video:
+        index = index_frames(video)
     total = len(index.times)
     if fps is not None:
         if index.frame_rate is None:
             raise ValueError(f"{source} does not tell its frame rate: pass num_frames, not fps.")
         num_frames = max(1, int(min(total, total / index.frame_rate * fps)))
     indices = uniform_frame_indices(total, total if num_frames is None else num_frames)
-    with _open_video(source) as (container, stream):
-        frames = _stack_upright(_decode_wanted(source, container, stream, index, indices))
+    with _open_video(source) as video:  # once more, to stand at the beginning again
+        frames = _stack_upright(_decode(video, index, indices))
     return frames, VideoMetadata(
         total_num_frames=total,
         fps=index.frame_rate,
@@ -131,20 +116,32 @@ def _read(source, index: _FrameIndex, num_frames, fps) -> tuple[np.ndarray, Vide
 # --- Opening --------------------------------------------------------------------------------------
 
 
+class _Video(NamedTuple):
+    """An open file: PyAV's container, and the stream in it that is read."""
+
+    source: str | os.PathLike
+    container: Any
+    stream: Any
+
+
 @contextmanager
-def _open_video(source) -> Iterator[tuple[Any, Any]]:
-    """Gives the open container and its video stream, and FFmpeg's errors in plain words."""
+def _open_video(source) -> Iterator[_Video]:
+    """Says in plain words what FFmpeg complains of, until the file is closed."""
     try:
-        # Undecodable tags (`metadata_errors`) are no reason to refuse the pictures.
-        with av.open(_address(source), metadata_errors="ignore") as container:
+        with av.open(_address(source), **_lenient_tags()) as container:
             stream = _video_stream(source, container)
             stream.thread_type = "AUTO"
-            yield container, stream
+            yield _Video(source, container, stream)
     except av.error.FFmpegError as error:
         raise ValueError(
-            f"{source} cannot be read as a video ({error.strerror}): check that it is a video and "
-            "complete, or re-encode it with `ffmpeg -i INPUT OUTPUT.mp4`."
+            f"{source} cannot be read as a video ({error.strerror}): {OTHERWISE}"
         ) from error
+
+
+def _lenient_tags() -> dict[str, str]:
+    """Options for titles in whatever encoding: they are no reason to refuse the pictures."""
+    is_lenient_anyway = int(av.__version__.split(".")[0]) >= 19
+    return {} if is_lenient_anyway else {"metadata_errors": "ignore"}
 
 
 def _address(source) -> str:
@@ -157,80 +154,250 @@ def _address(source) -> str:
         raise ValueError(f"{name} is a directory: give the path of one video file.")
     if os.path.getsize(name) == 0:
         raise ValueError(f"{name} is empty: copy or download it again.")
-    return f"file:{name}"  # without it FFmpeg takes what stands before a colon for a protocol
+    return f"file:{name}"  # or FFmpeg would take what stands before a colon for a protocol
 
 
-def _video_stream(source, container):
+def _video_stream(source, container) -> Any:
     stream = container.streams.best("video")
     # The cover picture of a piece of music is a video stream, too.
-    if stream is None or stream.disposition & av.stream.Disposition.attached_pic:
-        raise ValueError(f"{source} has no video stream: give a file with moving pictures.")
-    if stream.codec_context is None:
-        raise ValueError(f"{source} has a codec that PyAV cannot decode: re-encode it as H.264.")
+    is_cover = stream is not None and stream.disposition & av.stream.Disposition.attached_pic
+    if stream is None or is_cover or stream.codec_context is None:
+        raise ValueError(f"{source} has no video stream that PyAV can decode: {OTHERWISE}")
     if stream.codec_context.name in TEXT_CODECS:
-        raise ValueError(f"{source} is text: give a video file.")
+        raise ValueError(f"{source} is text, not a video: {OTHERWISE}")
     return stream
 
 
 # --- Indexing -------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class _FrameIndex:
+    """When each frame is shown and where decoding can start, rising, in ticks of the stream.
+
+    Without keyframes it says that the stream is to be decoded from its beginning, and frames are
+    numbered instead of timed. `duration` is in s, `frame_rate` in 1/s.
+    """
+
+    times: np.ndarray
+    keyframes: np.ndarray | None
+    duration: float | None
+    frame_rate: float | None
+
+    def keyframe_before(self, time: int) -> int:
+        """Position in `keyframes` of the last one that is shown at `time` or before."""
+        return int(np.searchsorted(self.keyframes, time, side="right")) - 1
+
+    def has(self, time: int) -> bool:
+        position = np.searchsorted(self.times, time)
+        return position < len(self.times) and self.times[position] == time
+
+
+class _TimesMisleadError(Exception):
+    """The packets' times do not tell where to find the frames."""
+
+
 class _Packet(NamedTuple):
-    """What the index needs to know of a packet, in ticks of the stream's time base."""
+    """What the index needs of a packet; times in ticks of the stream."""
 
     time: int | None
     duration: int
     is_keyframe: bool
     is_shown: bool
+    is_corrupt: bool
 
 
-def _index_by_time(source) -> _FrameIndex:
-    """Finds the frames' presentation times from the packets, decoding nothing."""
-    with _open_video(source) as (container, stream):
-        packets = _read_packets(source, container, stream)
-        keyframes = [packet.time for packet in packets if packet.is_keyframe]
-        shown = [packet for packet in packets if packet.is_shown]
-        if None in keyframes or any(packet.time is None for packet in shown):
-            raise _TimesMisleadError
-        # AVI keeps no presentation times: FFmpeg guesses them, wrongly where frames are reordered.
-        if container.format.name == "avi" and stream.codec_context.has_b_frames:
-            raise _TimesMisleadError
-        # A recording may begin amid a group of pictures: what is shown before the first keyframe
-        # refers to pictures that are not in the file.
-        shown = [packet for packet in shown if keyframes and packet.time >= keyframes[0]]
-        if not shown or np.any(np.diff(keyframes) <= 0):
-            raise _TimesMisleadError
-        times = np.unique([packet.time for packet in shown])
-        last = max(shown)
-        duration = float((last.time + last.duration - int(times[0])) * stream.time_base)
-        frame_rate = _mean_frame_rate(stream, len(times), duration)
-    return _FrameIndex(times, np.array(keyframes), True, duration, frame_rate)
+def _index_by_time(video: _Video) -> _FrameIndex:
+    """Indexes the frames by their packets, decoding nothing."""
+    packets = _read_packets(video)
+    keyframes = [packet.time for packet in packets if packet.is_keyframe]
+    shown = [packet for packet in packets if packet.is_shown]
+    if not keyframes or None in keyframes or any(packet.time is None for packet in shown):
+        raise _TimesMisleadError
+    # AVI keeps no presentation times: FFmpeg guesses them, wrongly where frames are reordered.
+    if video.container.format.name == "avi" and video.stream.codec_context.has_b_frames:
+        raise _TimesMisleadError
+    # A recording may begin amid a group of pictures: what is shown before the first keyframe refers
+    # to pictures that are not in the file.
+    shown = [packet for packet in shown if packet.time >= keyframes[0]]
+    if not shown or np.any(np.diff(keyframes) <= 0):
+        raise _TimesMisleadError
+    times = np.unique([packet.time for packet in shown])
+    last = max(shown)
+    duration = float(last.time + last.duration - times[0]) * float(video.stream.time_base)
+    frame_rate = _mean_frame_rate(video.stream, len(times), duration)
+    return _FrameIndex(times, np.array(keyframes), duration, frame_rate)
 
 
-def _index_by_order(source) -> _FrameIndex:
+def _index_by_order(video: _Video) -> _FrameIndex:
     """Counts the frames by decoding them all."""
-    with _open_video(source) as (container, stream):
-        total = sum(1 for _ in container.decode(stream))
-        frame_rate = float(stream.average_rate) if stream.average_rate else None
+    total = sum(1 for _ in video.container.decode(video.stream))
     if total == 0:
-        raise ValueError(f"{source} has no frame that can be decoded: copy or download it again.")
+        raise ValueError(f"{video.source} has no frame that can be decoded: {OTHERWISE}")
+    frame_rate = float(video.stream.average_rate or 0) or None
     duration = total / frame_rate if frame_rate else None
-    return _FrameIndex(np.arange(total), np.array([0]), False, duration, frame_rate)
+    return _FrameIndex(np.arange(total), None, duration, frame_rate)
 
 
-def _read_packets(source, container, stream) -> list[_Packet]:
-    """Reads the file to its end, and raises ValueError if it is not the whole file."""
-    packets, ends, last = [], {}, None
-    for packet in container.demux():
-        if packet.size == 0 and packet.pts is None:  # PyAV's sign that a stream has ended
-            continue
-        last, time, duration = packet, packet.pts, packet.duration or 0
-        if time is not None:
-            ends[packet.time_base] = max(time + duration, ends.get(packet.time_base, 0))
-        if packet.stream_index == stream.index:
-            is_shown = packet.size > 0 and not packet.is_discard
-            packets.append(_Packet(time, duration, packet.is_keyframe, is_shown))
-    end = max((float(ticks * time_base) for time_base, ticks in ends.items()), default=0.0)
-    is_cut_in_packet = last is not None and last.is_corrupt
-    ...
+def _read_packets(video: _Video) -> list[_Packet]:
+    """Reads the stream to its end, and raises ValueError if the file ends before it should."""
+    packets = [
+        _Packet(
+            packet.pts,
+            packet.duration or 0,
+            packet.is_keyframe,
+            is_shown=packet.size > 0 and not packet.is_discard,
+            is_corrupt=packet.is_corrupt,
+        )
+        for packet in video.container.demux(video.stream)
+        if packet.size or packet.pts is not None  # PyAV marks the end with an empty packet
+    ]
+    num_promised = len(getattr(video.stream, "index_entries", ()))  # PyAV before 17 has none
+    ends_in_packet = bool(packets) and packets[-1].is_corrupt
+    if ends_in_packet or len(packets) < num_promised or _is_cut_matroska(video):
+        raise ValueError(
+            f"{video.source} is cut short after {len(packets)} frames: copy or download it again."
+        )
     return packets
+
+
+def _is_cut_matroska(video: _Video) -> bool:
+    """Whether bytes are missing: FFmpeg takes the end of any Matroska or WebM file for its end."""
+    if "matroska" not in video.container.format.name or not os.path.exists(video.source):
+        return False
+    end = 0
+    with open(video.source, "rb") as file:
+        for _ in ("EBML header", "Segment"):  # all there is, each with an id, its size and content
+            file.seek(end + 4)
+            size_field = file.read(8)
+            # It takes as many bytes as there are zeros before its first one, and one more.
+            width = 9 - size_field[0].bit_length()
+            size_bits = 7 * width
+            size = int.from_bytes(size_field[:width], "big") % (1 << size_bits)
+            if size == (1 << size_bits) - 1:  # a live recording, whose length was not known
+                return False
+            end += 4 + width + size
+    return os.path.getsize(video.source) < end
+
+
+def _mean_frame_rate(stream, total: int, duration: float) -> float | None:
+    """The container's rate if it agrees with the duration to a frame, or else the one measured."""
+    rate = float(stream.average_rate or 0)
+    if rate and abs(total / rate - duration) <= 1 / rate:
+        return rate
+    return total / duration if duration else None
+
+
+# --- Decoding -------------------------------------------------------------------------------------
+
+
+def _decode(video: _Video, index: _FrameIndex, indices: np.ndarray) -> Iterator[Any]:
+    """Yields PyAV's frames at the rising `indices`."""
+    if index.keyframes is None:
+        frames = enumerate(video.container.decode(video.stream))
+        yield from _on_screen(video, frames, indices.tolist())
+        return
+    for times in _runs(index, indices):
+        yield from _on_screen(video, _decode_for(video, index, times[0]), times)
+
+
+def _runs(index: _FrameIndex, indices: np.ndarray) -> Iterator[list[int]]:
+    """The wanted times, parted where a seek to the keyframe before the next one skips frames."""
+    run, following = [], 0
+    for position in indices.tolist():
+        time = int(index.times[position])
+        keyframe = index.keyframes[index.keyframe_before(time)]
+        if run and keyframe > index.times[following]:
+            yield run
+            run = []
+        run.append(time)
+        following = position + 1
+    yield run
+
+
+def _decode_for(video: _Video, index: _FrameIndex, time: int) -> Iterator[tuple[int, Any]]:
+    """Times and frames from the last keyframe that leads to what is on screen at `time`.
+
+    This may be an earlier keyframe than the one before `time`: FFmpeg seeks MPEG-TS by decoding
+    times and so lands too late, and an intra-refreshed picture builds up over several frames.
+    """
+    position = index.keyframe_before(time)
+    if position == 0:  # so in the first run alone, and there the file stands at its beginning
+        return _decode_from_next_keyframe(video, index)
+    for steps_back in (0, 1, 3, 7, 15):
+        _seek(video, index.keyframes[max(0, position - steps_back)])
+        frames = _decode_from_next_keyframe(video, index)
+        first = next(frames, None)
+        if first is not None and first[0] <= time:
+            return itertools.chain([first], frames)
+    raise _TimesMisleadError
+
+
+def _seek(video: _Video, time: int) -> None:
+    try:
+        video.container.seek(int(time), stream=video.stream)
+    except av.error.FFmpegError as error:
+        raise _TimesMisleadError from error
+
+
+def _decode_from_next_keyframe(video: _Video, index: _FrameIndex) -> Iterator[tuple[int, Any]]:
+    packets = video.container.demux(video.stream)
+    keyframe = next((packet for packet in packets if packet.is_keyframe), None)
+    if keyframe is None:
+        return
+    latest = keyframe.pts
+    for packet in itertools.chain([keyframe], packets):
+        for frame in packet.decode():
+            if None in (keyframe.pts, frame.pts):
+                raise _TimesMisleadError
+            if frame.pts < keyframe.pts:  # refers to pictures before the keyframe
+                continue
+            if frame.pts < latest or not index.has(frame.pts):
+                raise _TimesMisleadError
+            latest = frame.pts
+            yield frame.pts, frame
+
+
+def _on_screen(
+    video: _Video, frames: Iterator[tuple[int, Any]], times: Iterable[int]
+) -> Iterator[Any]:
+    """Of timed frames the one that is on screen at each of the rising times.
+
+    That is the frame of this very time. But a packet may bring none (the second field of a picture,
+    a hidden or a lost frame), and then the frame before it stays on screen.
+    """
+    end = (float("inf"), None)
+    before, current = end, next(frames, end)
+    for time in times:
+        while current[0] < time:
+            before, current = current, next(frames, end)
+        shown = current[1] if current[0] == time else before[1]
+        if current is end or shown is None or shown.is_corrupt:
+            raise ValueError(
+                f"{video.source} is damaged or cut short, some frames do not decode: {OTHERWISE}"
+            )
+        yield shown
+
+
+def _stack_upright(frames: Iterator[Any]) -> np.ndarray:
+    """Frames as (n, height, width, 3) uint8 RGB, all in the size of the first."""
+    first = next(frames)
+    size = {"width": first.width, "height": first.height}
+    return np.stack(
+        [
+            _turn_upright(frame.to_ndarray(format="rgb24", **size), frame)
+            for frame in itertools.chain([first], frames)
+        ]
+    )
+
+
+def _turn_upright(image: np.ndarray, frame) -> np.ndarray:
+    """Turns and mirrors (height, width, 3) as the display matrix of phone videos says."""
+    display_matrix = frame.side_data.get("DISPLAYMATRIX")
+    if display_matrix is None:
+        return image
+    # A pixel at (x, y) is shown at (a x + c y, b x + d y), but for a shift.
+    a, b, _, c, d = np.frombuffer(bytes(display_matrix), dtype=np.int32)[:5].tolist()
+    if abs(b) > abs(a):
+        image, a, d = image.swapaxes(0, 1), c, b
+    return image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
