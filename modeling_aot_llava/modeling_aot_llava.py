@@ -206,54 +206,38 @@ class AOTLlavaOnevisionModel(LlavaOnevisionModel):
         if counts is None:
             return None
 
-        feature_options = {
+        options = {
             "vision_feature_layer": vision_feature_layer,
             "vision_feature_select_strategy": vision_feature_select_strategy,
         }
-        _, videos = self.compress_videos(pixel_values_videos, num_video_tokens=counts, **feature_options)
+        _, videos = self.compress_videos(pixel_values_videos, num_video_tokens=counts, **options)
         video_features = [self._append_newline(video.tokens) for video in videos]
         image_features = None
         if pixel_values is not None:
-            image_outputs = self.get_image_features(
-                pixel_values,
-                image_sizes,
-                vision_aspect_ratio=vision_aspect_ratio,
-                batch_num_images=batch_num_images,
-                return_dict=True,
-                **feature_options,
-            )
+            options |= {"vision_aspect_ratio": vision_aspect_ratio, "batch_num_images": batch_num_images}
+            image_outputs = self.get_image_features(pixel_values, image_sizes, return_dict=True, **options)
             image_features = torch.cat(image_outputs.pooler_output)
 
-        embeds = self.get_input_embeddings()(input_ids) if inputs_embeds is None else inputs_embeds
+        prompt = {
+            "inputs_embeds": self.get_input_embeddings()(input_ids) if inputs_embeds is None else inputs_embeds,
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "position_ids": position_ids,
+            "labels": labels,
+            "is_image": is_image,
+            "is_video": is_video,
+        }
         new_lengths = [len(features) for features in video_features]
         was_resized = new_lengths != [span.length for span in spans]
         if was_resized:
-            if attention_mask is None:
-                attention_mask = torch.ones_like(is_video, dtype=torch.long)
-            layout = resized_layout(attention_mask, spans, new_lengths)
-            pad_token_id = self.config.text_config.pad_token_id or 0
-            embeds, is_image, is_video, attention_mask, input_ids, position_ids, labels = (
-                None if values is None else take_columns(values, layout, padding)
-                for values, padding in (
-                    (embeds, 0),
-                    (is_image, False),
-                    (is_video, False),
-                    (attention_mask, 0),
-                    (input_ids, pad_token_id),
-                    (position_ids, 0),
-                    (labels, IGNORED_LABEL),
-                )
-            )
-        video_features = torch.cat(video_features).to(embeds.device, embeds.dtype)
-        embeds = embeds.masked_scatter(is_video.unsqueeze(-1).to(embeds.device), video_features)
+            prompt = self._resize_placeholders(prompt, spans, new_lengths)
+        video_features = torch.cat(video_features)
+        embeds = _scatter(prompt["inputs_embeds"], prompt.pop("is_video"), video_features, "video")
+        is_image = prompt.pop("is_image")
         if image_features is not None:
-            embeds = self._scatter_image_features(embeds, is_image, image_features)
+            embeds = _scatter(embeds, is_image, image_features, "image")
         return EmbeddedPrompt(
-            inputs_embeds=embeds,
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            labels=labels,
+            **{**prompt, "inputs_embeds": embeds},
             image_features=image_features,
             video_features=video_features,
             was_resized=was_resized,
@@ -298,15 +282,23 @@ class AOTLlavaOnevisionModel(LlavaOnevisionModel):
     def _append_newline(self, tokens: Tensor) -> Tensor:
         return torch.cat([tokens, self.image_newline[None].to(tokens)])
 
-    def _scatter_image_features(self, embeds: Tensor, is_image: Tensor, image_features: Tensor) -> Tensor:
-        num_placeholders = int(is_image.sum())
-        if num_placeholders != len(image_features):
+    def _resize_placeholders(
+        self, prompt: dict[str, Tensor | None], spans: list[PlaceholderSpan], new_lengths: list[int]
+    ) -> dict[str, Tensor | None]:
+        mask = prompt["attention_mask"]
+        if mask is None:
+            prompt["attention_mask"] = mask = torch.ones_like(prompt["is_video"], dtype=torch.long)
+        if mask.dim() != 2:
             raise ValueError(
-                f"The prompt has {num_placeholders} image placeholders, but the images give {len(image_features)} "
-                "tokens. Make prompt and pixels with one call of AOTLlavaOnevisionProcessor."
+                f"`attention_mask` has {mask.dim()} dimensions, but the number of video placeholders changes here, "
+                "which needs a mask of (rows, columns). Make the prompt with AOTLlavaOnevisionProcessor."
             )
-        mask = is_image.unsqueeze(-1).to(embeds.device)
-        return embeds.masked_scatter(mask, image_features.to(embeds.device, embeds.dtype))
+        layout = resized_layout(mask, spans, new_lengths)
+        paddings = {"labels": IGNORED_LABEL, "input_ids": self.config.text_config.pad_token_id or 0}
+        return {
+            name: None if values is None else take_columns(values, layout, paddings.get(name, 0))
+            for name, values in prompt.items()
+        }
 
 
 class AOTLlavaOnevisionForConditionalGeneration(LlavaOnevisionForConditionalGeneration):
@@ -429,6 +421,17 @@ class _StreamerOfCallersPrompt(BaseStreamer):
 
     def end(self) -> None:
         self._streamer.end()
+
+
+def _scatter(embeds: Tensor, is_placeholder: Tensor, features: Tensor, modality: str) -> Tensor:
+    num_placeholders = int(is_placeholder.sum())
+    if num_placeholders != len(features):
+        raise ValueError(
+            f"The prompt has {num_placeholders} {modality} placeholders, but the {modality}s give {len(features)} "
+            "tokens. Make prompt and pixels with one call of AOTLlavaOnevisionProcessor."
+        )
+    mask = is_placeholder.unsqueeze(-1).to(embeds.device)
+    return embeds.masked_scatter(mask, features.to(embeds.device, embeds.dtype))
 
 
 def _with_callers_prompt(output: Any, callers_ids: Tensor, shortened: int) -> Any:

@@ -8,17 +8,17 @@ problems of a batch differ in size, are marked by boolean masks and take no part
 import torch
 from torch import Tensor
 
-# Keeps divisions by underflown sums finite; far below any sum that is not zero in exact arithmetic.
-TINY = 1e-30
+# Stands for log(0): its exponential is 0, and unlike minus infinity it has finite gradients.
+LOG_ZERO = -1e30
 
 
 def cosine_similarity(sources: Tensor, anchors: Tensor) -> Tensor:
     """cos(x_i, x_j) of every pair: (..., S, D), (..., A, D) -> (..., S, A). Zero vectors are similar to nothing (0).
 
-    The norms divide the products, not the vectors: no normalised copy of the tokens is made.
+    The few anchors are normalised before the product, the many sources after it: no normalised copy of them is made.
     """
-    dot_products = sources @ anchors.transpose(-1, -2)
-    return dot_products / (_norm(sources).unsqueeze(-1) * _norm(anchors).unsqueeze(-2))
+    directions = anchors / _norm(anchors).unsqueeze(-1)
+    return sources @ directions.transpose(-1, -2) / _norm(sources).unsqueeze(-1)
 
 
 def sinkhorn(
@@ -32,6 +32,7 @@ def sinkhorn(
 ) -> Tensor:
     """Sinkhorn-Knopp with uniform marginals (Eq. 4-5, Algorithm 1 lines 5-14).
 
+    Computed with the logarithms of kernel and scalings, so that a small epsilon does not leave the range of float32.
     Each problem of the batch stops by itself, once the mean absolute change of its sources' scaling falls below
     `tolerance`, or after `max_iterations`. Whether all have stopped is asked after 2, 4, 8, ... iterations only, since
     on a GPU each question makes the host wait.
@@ -48,42 +49,41 @@ def sinkhorn(
     Returns:
         The plan T, (..., S, A): non-negative, total mass 1, zero in padded rows and columns.
     """
-    kernel = torch.exp(-cost / epsilon)
+    log_kernel = -cost / epsilon
     if source_mask is not None:
-        kernel = kernel * source_mask.unsqueeze(-1)
+        log_kernel = log_kernel.masked_fill(~source_mask.unsqueeze(-1), LOG_ZERO)
     if anchor_mask is not None:
-        kernel = kernel * anchor_mask.unsqueeze(-2)
-    num_sources = _count(source_mask, cost.shape[-2])
-    num_anchors = _count(anchor_mask, cost.shape[-1])
+        log_kernel = log_kernel.masked_fill(~anchor_mask.unsqueeze(-2), LOG_ZERO)
+    log_sources = cost.new_zeros(cost.shape[:-1])
+    log_anchors = cost.new_zeros(*cost.shape[:-2], cost.shape[-1])
+    num_sources = _count(source_mask, log_sources)
+    num_anchors = _count(anchor_mask, log_anchors)
+    running = torch.ones_like(num_sources, dtype=torch.bool)
 
-    source_scaling = _masked(cost.new_ones(cost.shape[:-1]), source_mask)
-    anchor_scaling = _masked(cost.new_ones(*cost.shape[:-2], cost.shape[-1]), anchor_mask)
-    running = torch.ones_like(source_scaling[..., :1], dtype=torch.bool)
+    def update_sources() -> Tensor:
+        received = torch.logsumexp(log_kernel + log_anchors.unsqueeze(-2), dim=-1)
+        return torch.where(running, _masked(-num_sources.log() - received, source_mask), log_sources)
 
-    def update_sources():
-        mass = (kernel @ anchor_scaling.unsqueeze(-1)).squeeze(-1)
-        return _scaling(num_sources, mass, source_mask)
-
-    def update_anchors():
-        mass = (source_scaling.unsqueeze(-2) @ kernel).squeeze(-2)
-        return _scaling(num_anchors, mass, anchor_mask)
+    def update_anchors() -> Tensor:
+        received = torch.logsumexp(log_kernel + log_sources.unsqueeze(-1), dim=-2)
+        return torch.where(running, _masked(-num_anchors.log() - received, anchor_mask), log_anchors)
 
     next_question = 2
     for iteration in range(1, max_iterations + 1):
-        previous = source_scaling
+        previous = log_sources
         if sources_first:
-            source_scaling = torch.where(running, update_sources(), source_scaling)
-            anchor_scaling = torch.where(running, update_anchors(), anchor_scaling)
+            log_sources = update_sources()
+            log_anchors = update_anchors()
         else:
-            anchor_scaling = torch.where(running, update_anchors(), anchor_scaling)
-            source_scaling = torch.where(running, update_sources(), source_scaling)
-        change = (source_scaling - previous).detach().abs().sum(-1, keepdim=True) / num_sources
-        running = running & (change >= tolerance)
+            log_anchors = update_anchors()
+            log_sources = update_sources()
+        change = (log_sources.detach().exp() - previous.detach().exp()).abs().sum(-1, keepdim=True) / num_sources
+        running = running & ~(change < tolerance)
         if iteration == next_question:
             if not running.any():
                 break
             next_question *= 2
-    return source_scaling.unsqueeze(-1) * kernel * anchor_scaling.unsqueeze(-2)
+    return torch.exp(log_kernel + log_sources.unsqueeze(-1) + log_anchors.unsqueeze(-2))
 
 
 def aggregate(anchors: Tensor, sources: Tensor, weights: Tensor, strength: float) -> Tensor:
@@ -117,14 +117,12 @@ def _norm(vectors: Tensor) -> Tensor:
     return torch.where(norm > 0, norm, 1.0)
 
 
-def _count(mask: Tensor | None, size: int) -> Tensor | int:
-    return max(1, size) if mask is None else mask.sum(-1, keepdim=True).clamp(min=1)
+def _count(mask: Tensor | None, values: Tensor) -> Tensor:
+    # How many of the last dimension are no padding, (..., 1), at least 1.
+    if mask is None:
+        return values.new_full((*values.shape[:-1], 1), max(1, values.shape[-1]))
+    return mask.sum(-1, keepdim=True).clamp(min=1).to(values.dtype)
 
 
 def _masked(values: Tensor, mask: Tensor | None) -> Tensor:
-    return values if mask is None else values * mask
-
-
-def _scaling(count: Tensor | int, mass: Tensor, mask: Tensor | None) -> Tensor:
-    # The uniform marginal 1 / count over the mass that the other side sends.
-    return _masked(1 / (count * mass.clamp(min=TINY)), mask)
+    return values if mask is None else values.masked_fill(~mask, 0)

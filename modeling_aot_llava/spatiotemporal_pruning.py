@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from .frame_clips import dynamic_clip_lengths
-from .optimal_transport import TINY, aggregate, cosine_similarity, nearest_anchor, sinkhorn
+from .optimal_transport import aggregate, cosine_similarity, nearest_anchor, sinkhorn
 from .token_anchors import TokenAnchors, best, random_token_anchors, select_token_anchors, true_positions
 from .token_budget import TokenBudget, plan_token_budget, released_keep_ratio
 
@@ -32,6 +32,9 @@ RELEASED_NEAREST_SHARE = 0.1
 RELEASED_MIN_COVERAGE = 0.5
 RELEASED_TIME_SCALE = 1.5
 RELEASED_COSINE_MARGIN = 1e-6
+
+# A row of the plan that is less has underflowed; what is left of it would say nothing about where the token goes.
+SMALLEST_ROW_SUM = 1e-30
 
 # Coverages that differ by less are rounding of the same number: bilinear weights are multiples of 1 / (G + 1)**2.
 COVERAGE_STEP = 1e-5
@@ -250,7 +253,7 @@ def merge_next_frame(
         The updated anchors (K, A, D), and which sources changed and are kept as they are (K, S).
     """
     plan = inter_frame_plan(anchors, sources, config, step, anchor_mask, source_mask)
-    assignment = plan / plan.sum(-1, keepdim=True).clamp(min=TINY)  # p_ij, Eq. 15
+    assignment = plan / plan.sum(-1, keepdim=True).clamp(min=SMALLEST_ROW_SUM)  # p_ij, Eq. 15
     confidence = assignment.detach().amax(-1)  # q_i
     if config.recipe == "released":
         # In float64, so that a quantile that is one of the values is not rounded past it.

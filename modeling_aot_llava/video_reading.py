@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,9 +24,6 @@ except ImportError:
 
 # Decoders with which FFmpeg draws text files.
 TEXT_CODECS = ("ansi", "bintext", "idf", "xbin")
-
-# What the user can do about a source that does not decode.
-OTHERWISE = "give a complete video file, or re-encode this one with `ffmpeg -i INPUT OUTPUT.mp4`."
 
 
 def read_video(
@@ -84,7 +80,7 @@ def _check_sampling(num_frames: int | None, fps: float | None) -> None:
             "sample by fps, or leave fps out."
         )
     if num_frames is not None:
-        uniform_frame_indices(1, num_frames)
+        uniform_frame_indices(1, num_frames)  # raises before the file is read
     if fps is not None and not fps > 0:
         raise ValueError(f"fps={fps} must be above 0, or None to sample by num_frames.")
 
@@ -133,9 +129,12 @@ def _open_video(source) -> Iterator[_Video]:
             stream.thread_type = "AUTO"
             yield _Video(source, container, stream)
     except av.error.FFmpegError as error:
-        raise ValueError(
-            f"{source} cannot be read as a video ({error.strerror}): {OTHERWISE}"
-        ) from error
+        raise _unreadable(source, f"cannot be read as a video ({error.strerror})") from error
+
+
+def _unreadable(source, reason: str) -> ValueError:
+    remedy = "give a complete video file, or re-encode this one with `ffmpeg -i INPUT OUTPUT.mp4`"
+    return ValueError(f"{source} {reason}: {remedy}.")
 
 
 def _lenient_tags() -> dict[str, str]:
@@ -162,17 +161,16 @@ def _video_stream(source, container) -> Any:
     # The cover picture of a piece of music is a video stream, too.
     is_cover = stream is not None and stream.disposition & av.stream.Disposition.attached_pic
     if stream is None or is_cover or stream.codec_context is None:
-        raise ValueError(f"{source} has no video stream that PyAV can decode: {OTHERWISE}")
+        raise _unreadable(source, "has no video stream that PyAV can decode")
     if stream.codec_context.name in TEXT_CODECS:
-        raise ValueError(f"{source} is text, not a video: {OTHERWISE}")
+        raise ValueError(f"{source} is text, not a video: give a video file.")
     return stream
 
 
 # --- Indexing -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _FrameIndex:
+class _FrameIndex(NamedTuple):
     """When each frame is shown and where decoding can start, rising, in ticks of the stream.
 
     Without keyframes it says that the stream is to be decoded from its beginning, and frames are
@@ -233,7 +231,7 @@ def _index_by_order(video: _Video) -> _FrameIndex:
     """Counts the frames by decoding them all."""
     total = sum(1 for _ in video.container.decode(video.stream))
     if total == 0:
-        raise ValueError(f"{video.source} has no frame that can be decoded: {OTHERWISE}")
+        raise _unreadable(video.source, "has no frame that can be decoded")
     frame_rate = float(video.stream.average_rate or 0) or None
     duration = total / frame_rate if frame_rate else None
     return _FrameIndex(np.arange(total), None, duration, frame_rate)
@@ -255,9 +253,8 @@ def _read_packets(video: _Video) -> list[_Packet]:
     num_promised = len(getattr(video.stream, "index_entries", ()))  # PyAV before 17 has none
     ends_in_packet = bool(packets) and packets[-1].is_corrupt
     if ends_in_packet or len(packets) < num_promised or _is_cut_matroska(video):
-        raise ValueError(
-            f"{video.source} is cut short after {len(packets)} frames: copy or download it again."
-        )
+        reason = f"is cut short after {len(packets)} frames"
+        raise ValueError(f"{video.source} {reason}: copy or download it again.")
     return packets
 
 
@@ -291,7 +288,7 @@ def _mean_frame_rate(stream, total: int, duration: float) -> float | None:
 # --- Decoding -------------------------------------------------------------------------------------
 
 
-def _decode(video: _Video, index: _FrameIndex, indices: np.ndarray) -> Iterator[Any]:
+def _decode(video: _Video, index: _FrameIndex, indices: np.ndarray) -> Iterator:
     """Yields PyAV's frames at the rising `indices`."""
     if index.keyframes is None:
         frames = enumerate(video.container.decode(video.stream))
@@ -358,9 +355,7 @@ def _decode_from_next_keyframe(video: _Video, index: _FrameIndex) -> Iterator[tu
             yield frame.pts, frame
 
 
-def _on_screen(
-    video: _Video, frames: Iterator[tuple[int, Any]], times: Iterable[int]
-) -> Iterator[Any]:
+def _on_screen(video: _Video, frames: Iterator[tuple[int, Any]], times: list[int]) -> Iterator:
     """Of timed frames the one that is on screen at each of the rising times.
 
     That is the frame of this very time. But a packet may bring none (the second field of a picture,
@@ -372,10 +367,10 @@ def _on_screen(
         while current[0] < time:
             before, current = current, next(frames, end)
         shown = current[1] if current[0] == time else before[1]
-        if current is end or shown is None or shown.is_corrupt:
-            raise ValueError(
-                f"{video.source} is damaged or cut short, some frames do not decode: {OTHERWISE}"
-            )
+        if current is not end and shown is None:  # what begins the stream does not decode
+            raise _TimesMisleadError
+        if current is end or shown.is_corrupt:
+            raise _unreadable(video.source, "is damaged or cut short, some frames do not decode")
         yield shown
 
 
@@ -383,16 +378,12 @@ def _stack_upright(frames: Iterator[Any]) -> np.ndarray:
     """Frames as (n, height, width, 3) uint8 RGB, all in the size of the first."""
     first = next(frames)
     size = {"width": first.width, "height": first.height}
-    return np.stack(
-        [
-            _turn_upright(frame.to_ndarray(format="rgb24", **size), frame)
-            for frame in itertools.chain([first], frames)
-        ]
-    )
+    return np.stack([_upright_rgb(frame, size) for frame in itertools.chain([first], frames)])
 
 
-def _turn_upright(image: np.ndarray, frame) -> np.ndarray:
-    """Turns and mirrors (height, width, 3) as the display matrix of phone videos says."""
+def _upright_rgb(frame, size: dict[str, int]) -> np.ndarray:
+    """(height, width, 3), turned and mirrored as the display matrix of phone videos says."""
+    image = frame.to_ndarray(format="rgb24", **size)
     display_matrix = frame.side_data.get("DISPLAYMATRIX")
     if display_matrix is None:
         return image

@@ -1,0 +1,151 @@
+"""From a checkpoint, a video file and a question to a streamed answer."""
+
+import math
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import torch
+import transformers
+from safetensors import SafetensorError
+from transformers import (
+    BatchFeature,
+    LlavaOnevisionConfig,
+    PreTrainedConfig,
+    TextStreamer,
+)
+
+from modeling_aot_llava import (
+    AOTLlavaOnevisionConfig,
+    AOTLlavaOnevisionForConditionalGeneration,
+    AOTLlavaOnevisionProcessor,
+)
+from modeling_aot_llava.token_budget import pooled_tokens_per_frame
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is told about an answer once it has been streamed."""
+
+    video_tokens_before: int
+    video_tokens_after: int
+    seconds_to_first_token: float
+
+
+class AnswerStreamer(TextStreamer):
+    """Prints an answer as it is generated and measures how long its first token took.
+
+    The clock starts when the streamer is made, just before it is given to `generate`.
+    """
+
+    def __init__(self, tokenizer: Any):
+        super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
+        self._started_at = time.perf_counter()
+        self._first_token_at: float | None = None
+
+    @property
+    def seconds_to_first_token(self) -> float:
+        """NaN until the first token has come."""
+        came_at = math.nan if self._first_token_at is None else self._first_token_at
+        return came_at - self._started_at
+
+    def put(self, value: torch.Tensor) -> None:
+        """Takes the prompt first, then token after token."""
+        if self._first_token_at is None and not self.next_tokens_are_prompt:
+            self._first_token_at = time.perf_counter()
+        super().put(value)
+
+
+def silence_libraries() -> None:
+    """Leaves the terminal to the answer and the progress bars."""
+    warnings.simplefilter("ignore")
+    transformers.logging.set_verbosity_error()
+    huggingface_hub.utils.logging.set_verbosity_error()
+
+
+def load(
+    model_id: str, retention_ratio: float | None
+) -> tuple[AOTLlavaOnevisionForConditionalGeneration, AOTLlavaOnevisionProcessor]:
+    """Loads model and processor; a retention ratio of None leaves it to the checkpoint.
+
+    Raises:
+        ValueError: if it is a checkpoint of another kind of model.
+        OSError: if there is no such checkpoint, or it is damaged.
+    """
+    _check_model_type(model_id)
+    overrides: dict[str, Any] = {} if retention_ratio is None else {"retention_ratio": retention_ratio}
+    device_map = "auto" if torch.cuda.is_available() else None
+    processor = AOTLlavaOnevisionProcessor.from_pretrained(model_id, **overrides)
+    try:
+        model = AOTLlavaOnevisionForConditionalGeneration.from_pretrained(
+            model_id, dtype="auto", device_map=device_map, **overrides
+        )
+    except SafetensorError as error:
+        raise OSError(f"The weights of {model_id} cannot be read ({error}). Download or save them again.") from error
+    return model, processor
+
+
+def _check_model_type(model_id: str) -> None:
+    # transformers would only warn, and then fill the weights that it cannot find with random ones.
+    config_fields, _ = PreTrainedConfig.get_config_dict(model_id)
+    model_type = config_fields.get("model_type")
+    if model_type not in (LlavaOnevisionConfig.model_type, AOTLlavaOnevisionConfig.model_type):
+        raise ValueError(
+            f"{model_id} is a {model_type} checkpoint, but a LLaVA-OneVision one is needed, "
+            "such as llava-hf/llava-onevision-qwen2-0.5b-ov-hf."
+        )
+
+
+def read_question(
+    processor: AOTLlavaOnevisionProcessor, video: Path, prompt: str, num_frames: int | None
+) -> BatchFeature:
+    """Reads the video and writes the prompt around its placeholders."""
+    content = [{"type": "video", "path": str(video)}, {"type": "text", "text": prompt}]
+    return processor.apply_chat_template(
+        [{"role": "user", "content": content}],
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+        processor_kwargs={} if num_frames is None else {"num_frames": num_frames},
+    )
+
+
+def stream_answer(
+    model: AOTLlavaOnevisionForConditionalGeneration,
+    processor: AOTLlavaOnevisionProcessor,
+    question: BatchFeature,
+    max_new_tokens: int,
+) -> Answer:
+    """Generates greedily and prints every word on stdout as soon as it stands."""
+    question = question.to(model.device, model.dtype)
+    streamer = AnswerStreamer(processor.tokenizer)
+    outputs = model.generate(
+        **question,
+        streamer=streamer,
+        do_sample=False,
+        max_new_tokens=max_new_tokens,
+        use_cache=True,
+        return_dict_in_generate=True,
+    )
+    num_frames = question["pixel_values_videos"].shape[1]
+    return Answer(
+        video_tokens_before=num_frames * pooled_tokens_per_frame(model.config.patch_grid_size),
+        video_tokens_after=_count_video_tokens_read(model, question["input_ids"], outputs),
+        seconds_to_first_token=streamer.seconds_to_first_token,
+    )
+
+
+def _count_video_tokens_read(
+    model: AOTLlavaOnevisionForConditionalGeneration, input_ids: torch.Tensor, outputs: Any
+) -> int:
+    """Counts what the language model really read: some settings leave the number to the video."""
+    num_generated = outputs.sequences.shape[1] - input_ids.shape[1]
+    # The last token is written but never read.
+    prompt_tokens = outputs.past_key_values.get_seq_length() - (num_generated - 1)
+    text_tokens = int((input_ids != model.config.video_token_id).sum())
+    newline_tokens = 1
+    return prompt_tokens - text_tokens - newline_tokens

@@ -1,0 +1,277 @@
+"""The command `aot-llava`, the demo that it runs on, and the cache that keeps the demo."""
+
+import re
+import subprocess
+import sys
+
+import av
+import numpy as np
+import pytest
+import torch
+import transformers
+from transformers import (
+    AutoTokenizer,
+    LlavaOnevisionForConditionalGeneration,
+    LlavaOnevisionProcessor,
+)
+from typer.testing import CliRunner
+
+from aot_llava_cli import answer, demo_cache, demo_clip
+from aot_llava_cli.__main__ import app
+from aot_llava_cli.demo_checkpoint import demo_checkpoint, demo_model, save_demo_checkpoint
+
+SUMMARY = re.compile(r"Video tokens (\d+) → (\d+) \((\d+\.\d)%\), first token after (\d+\.\d\d) s")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """A cache folder of these tests' own."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def settings_are_put_back(cache, monkeypatch):
+    """The command silences the libraries of its process, which here is the other tests' too."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    verbosity = transformers.logging.get_verbosity()
+    yield
+    transformers.logging.set_verbosity(verbosity)
+
+
+def run(*arguments):
+    """Runs the command in this process."""
+    return CliRunner().invoke(app, ["generate", *map(str, arguments)], prog_name="aot-llava")
+
+
+def video_tokens(text):
+    """The counts before and after, from the summary line."""
+    before, after, *_ = SUMMARY.search(text).groups()
+    return int(before), int(after)
+
+
+def assert_one_line(result, exit_code, *parts):
+    assert result.exit_code == exit_code
+    assert result.stdout == ""
+    *_, last_line = result.stderr.splitlines()
+    for part in ("aot-llava: ", *parts):
+        assert part in last_line
+    assert "Traceback" not in result.stderr
+
+
+# The main job
+
+
+def test_the_program_alone_answers_from_a_tenth_of_the_tokens_of_32_frames():
+    command = [sys.executable, "-m", "aot_llava_cli", "generate", "--max-new-tokens", "8"]
+    result = subprocess.run(command, check=False, capture_output=True, text=True, encoding="utf-8")
+    assert result.returncode == 0, result.stderr
+    assert 1 <= len(result.stdout.rstrip("\n")) <= 8
+    assert "weights are random" in result.stderr
+    assert "Demo clip" in result.stderr
+    assert SUMMARY.fullmatch(result.stderr.splitlines()[-1])
+    assert video_tokens(result.stderr) == (6272, 627)
+    assert "(10.0%)" in result.stderr
+    assert "Warning" not in result.stderr
+
+
+def test_every_option_takes_effect(tmp_path):
+    video, model = tmp_path / "my clip.mp4", tmp_path / "stock"
+    demo_clip.save_demo_clip(video)
+    save_demo_checkpoint(
+        model,
+        model_class=LlavaOnevisionForConditionalGeneration,
+        processor_class=LlavaOnevisionProcessor,
+        text_config={"num_hidden_layers": 1},
+    )
+    options = [
+        "--model",
+        model,
+        "--retention-ratio",
+        0.25,
+        "--num-frames",
+        8,
+        "--max-new-tokens",
+        5,
+    ]
+    result = run(video, "--prompt", "What moves?", *options)
+    assert result.exit_code == 0, result.output
+    assert video_tokens(result.stderr) == (1568, 392)
+    assert "random" not in result.stderr
+    assert "Demo" not in result.stderr
+
+
+def test_the_answer_depends_on_the_prompt_and_not_on_the_run():
+    ball, again, square = (
+        run("--num-frames", 2, "--max-new-tokens", 8, "--prompt", text).stdout
+        for text in ("Ball?", "Ball?", "Square!")
+    )
+    assert ball == again != square
+
+
+def test_at_ratio_one_every_token_stays():
+    result = run("--num-frames", 2, "--max-new-tokens", 1, "--retention-ratio", 1)
+    assert video_tokens(result.stderr) == (392, 392)
+
+
+def test_the_count_is_what_was_read_also_where_the_video_decides(tmp_path):
+    """At a threshold of 1 all 34 tokens of a frame stay, though the prompt has 78 placeholders."""
+    save_demo_checkpoint(tmp_path, temporal_threshold=1.0)
+    result = run("--model", tmp_path, "--num-frames", 4, "--max-new-tokens", 3)
+    assert video_tokens(result.stderr) == (784, 4 * 34)
+
+
+# What can go wrong
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["missing.mp4"], ["missing.mp4 does not exist", "Give the path of a video file"]),
+        (["."], [". is a folder", "Give the path of a video file"]),
+        (["--retention-ratio", "0"], ["--retention-ratio", "0.0", "above 0 up to 1"]),
+        (["--retention-ratio", "1.5"], ["--retention-ratio", "1.5", "above 0 up to 1"]),
+        (["--retention-ratio", "nan"], ["--retention-ratio", "nan", "above 0 up to 1"]),
+        (["--retention-ratio", "some"], ["--retention-ratio", "number"]),
+        (["--num-frames", "0"], ["--num-frames", "0 is too few", "1 or more"]),
+        (["--max-new-tokens", "-3"], ["--max-new-tokens", "-3 is too few", "1 or more"]),
+        (
+            ["--model", "./missing"],
+            ["--model", "'./missing' does not exist", "Hub ID like owner/name"],
+        ),
+        (["--model", "missing"], ["--model", "'missing' does not exist", "Hub ID like owner/name"]),
+    ],
+)
+def test_a_bad_argument_is_one_line_before_anything_is_loaded(arguments, parts, monkeypatch):
+    monkeypatch.setattr(answer, "load", lambda *_: pytest.fail("it loaded the model"))
+    result = run(*arguments)
+    assert_one_line(result, 2, *parts)
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_folder_without_a_checkpoint_is_named(tmp_path):
+    assert_one_line(run("--model", tmp_path), 2, str(tmp_path), "has no config.json")
+
+
+@pytest.mark.parametrize("kind", ["empty", "text", "truncated"])
+def test_a_file_that_is_no_video_is_named(kind, tmp_path):
+    video = tmp_path / f"{kind}.mp4"
+    whole = demo_clip.demo_clip().read_bytes()
+    video.write_bytes({"empty": b"", "text": b"not a video", "truncated": whole[: len(whole) // 2]}[kind])
+    assert_one_line(run(video), 1, str(video))
+
+
+def test_damaged_weights_are_one_line(tmp_path):
+    save_demo_checkpoint(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    assert_one_line(run("--model", tmp_path), 1, str(tmp_path), "weights")
+
+
+def test_another_kind_of_model_is_named(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "qwen2"}')
+    assert_one_line(run("--model", tmp_path), 1, str(tmp_path), "qwen2", "LLaVA-OneVision")
+
+
+def test_control_c_ends_quietly(monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(answer, "load", interrupted)
+    result = run()
+    assert result.exit_code == 130
+    assert "Traceback" not in result.output
+
+
+def test_a_typing_error_is_answered_without_importing_torch():
+    code = "import sys, aot_llava_cli.__main__; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# The demo
+
+
+def test_the_demo_clip_has_a_ball_all_along_and_a_square_for_a_moment():
+    with av.open(str(demo_clip.demo_clip())) as container:
+        frames = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]).astype(int)
+    assert frames.shape == (60, 256, 256, 3)
+    red, green, blue = np.moveaxis(frames, -1, 0)
+    ball = ((red > 150) & (green < 100)).sum(axis=(1, 2))
+    square = ((blue > 150) & (green < 100)).sum(axis=(1, 2))
+    assert ball.min() > 1000
+    assert (np.flatnonzero(square > 1000) == np.array(demo_clip.SQUARE_FRAMES)).all()
+
+
+def test_the_demo_checkpoint_is_a_stock_one_underneath(tmp_path):
+    save_demo_checkpoint(
+        tmp_path,
+        model_class=LlavaOnevisionForConditionalGeneration,
+        processor_class=LlavaOnevisionProcessor,
+        vision_config={"image_size": 56},
+    )
+    model, loading = LlavaOnevisionForConditionalGeneration.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(loading[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    processor = LlavaOnevisionProcessor.from_pretrained(tmp_path)
+    assert processor.num_image_tokens == 16
+    assert processor.video_token_id == model.config.video_token_id
+    assert processor.image_token_id == model.config.image_token_id
+    assert processor.tokenizer.padding_side == "left"
+
+
+def test_the_demo_model_is_seeded_and_leaves_the_global_random_state_alone():
+    state = torch.random.get_rng_state()
+    first, again, other = (demo_model(seed=seed).lm_head.weight for seed in (0, 0, 1))
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_the_demo_tokenizer_keeps_every_byte():
+    tokenizer = AutoTokenizer.from_pretrained(demo_checkpoint())
+    text = "<|im_start|>user <image><video>\nÉ 漢 it's 12<|im_end|>"
+    assert tokenizer.decode(tokenizer(text).input_ids) == text
+
+
+def test_the_demo_chat_template_writes_the_models_prompt():
+    processor = LlavaOnevisionProcessor.from_pretrained(demo_checkpoint())
+    content = [{"type": "text", "text": "What?"}, {"type": "video"}, {"type": "image"}]
+    prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    assert prompt == "<|im_start|>user <image><video>\nWhat?<|im_end|><|im_start|>assistant\n"
+
+
+# The cache
+
+
+def test_a_cached_folder_is_made_once():
+    made = []
+    folders = [demo_cache.cached_folder("once", "1", made.append) for _ in range(2)]
+    assert len(made) == 1
+    assert folders[0] == folders[1]
+    assert folders[0].is_dir()
+
+
+def test_an_interrupted_run_leaves_nothing():
+    def interrupted(folder):
+        (folder / "half").write_text("half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        demo_cache.cached_folder("interrupted", "1", interrupted)
+    assert not [path for path in demo_cache.cache_root().iterdir() if "interrupted" in path.name]
+
+
+def test_the_first_of_two_processes_wins():
+    def slow(folder):
+        demo_cache.cached_folder("race", "1", lambda folder: (folder / "winner").touch())
+        (folder / "loser").touch()
+
+    folder = demo_cache.cached_folder("race", "1", slow)
+    assert [path.name for path in folder.iterdir()] == ["winner"]
+    assert len([path for path in demo_cache.cache_root().iterdir() if "race" in path.name]) == 1
+
+
+def test_other_code_is_another_version(tmp_path):
+    path = tmp_path / "code.py"
+    path.write_text("1")
+    first = demo_cache.content_version(path)
+    path.write_text("2")
+    assert demo_cache.content_version(path) != first
