@@ -8,7 +8,11 @@ problems of a batch differ in size, are marked by boolean masks and take no part
 import torch
 from torch import Tensor
 
-# Stands for log(0): its exponential is 0, and unlike minus infinity it has finite gradients.
+# Up to this cost / epsilon the Gibbs kernel and all that is made of it stay well within the range of float32.
+LARGEST_LINEAR_EXPONENT = 40.0
+
+# Stand for 0 where a division or a logarithm would not bear it; both have finite gradients.
+TINY = 1e-30
 LOG_ZERO = -1e30
 
 
@@ -32,10 +36,10 @@ def sinkhorn(
 ) -> Tensor:
     """Sinkhorn-Knopp with uniform marginals (Eq. 4-5, Algorithm 1 lines 5-14).
 
-    Computed with the logarithms of kernel and scalings, so that a small epsilon does not leave the range of float32.
-    Each problem of the batch stops by itself, once the mean absolute change of its sources' scaling falls below
-    `tolerance`, or after `max_iterations`. Whether all have stopped is asked after 2, 4, 8, ... iterations only, since
-    on a GPU each question makes the host wait.
+    Where cost / epsilon is so large that the Gibbs kernel would leave the range of float32, the scalings are computed
+    as logarithms. Each problem of the batch stops by itself, once the mean absolute change of its sources' scaling
+    falls below `tolerance`, or after `max_iterations`. Whether all have stopped is asked after 2, 4, 8, ... iterations
+    only, since on a GPU each question makes the host wait.
 
     Args:
         cost: (..., S, A), at least 0.
@@ -49,41 +53,88 @@ def sinkhorn(
     Returns:
         The plan T, (..., S, A): non-negative, total mass 1, zero in padded rows and columns.
     """
-    log_kernel = -cost / epsilon
+    exponent = -cost / epsilon
     if source_mask is not None:
-        log_kernel = log_kernel.masked_fill(~source_mask.unsqueeze(-1), LOG_ZERO)
+        exponent = exponent.masked_fill(~source_mask.unsqueeze(-1), LOG_ZERO)
     if anchor_mask is not None:
-        log_kernel = log_kernel.masked_fill(~anchor_mask.unsqueeze(-2), LOG_ZERO)
-    log_sources = cost.new_zeros(cost.shape[:-1])
-    log_anchors = cost.new_zeros(*cost.shape[:-2], cost.shape[-1])
-    num_sources = _count(source_mask, log_sources)
-    num_anchors = _count(anchor_mask, log_anchors)
+        exponent = exponent.masked_fill(~anchor_mask.unsqueeze(-2), LOG_ZERO)
+    source_marginal = _uniform_marginal(cost.shape[:-1], source_mask, cost)
+    anchor_marginal = _uniform_marginal((*cost.shape[:-2], cost.shape[-1]), anchor_mask, cost)
+    is_linear = cost.numel() == 0 or float(cost.detach().max()) / epsilon <= LARGEST_LINEAR_EXPONENT
+    steps = (_LinearSteps if is_linear else _LogarithmicSteps)(exponent, source_marginal, anchor_marginal)
+
+    is_source = source_marginal > 0
+    num_sources = is_source.sum(-1, keepdim=True)
+    sources = torch.full_like(source_marginal, steps.one)
+    anchors = torch.full_like(anchor_marginal, steps.one)
     running = torch.ones_like(num_sources, dtype=torch.bool)
-
-    def update_sources() -> Tensor:
-        received = torch.logsumexp(log_kernel + log_anchors.unsqueeze(-2), dim=-1)
-        return torch.where(running, _masked(-num_sources.log() - received, source_mask), log_sources)
-
-    def update_anchors() -> Tensor:
-        received = torch.logsumexp(log_kernel + log_sources.unsqueeze(-1), dim=-2)
-        return torch.where(running, _masked(-num_anchors.log() - received, anchor_mask), log_anchors)
-
     next_question = 2
     for iteration in range(1, max_iterations + 1):
-        previous = log_sources
+        previous = sources
         if sources_first:
-            log_sources = update_sources()
-            log_anchors = update_anchors()
+            sources = torch.where(running, steps.scale_sources(anchors), sources)
+            anchors = torch.where(running, steps.scale_anchors(sources), anchors)
         else:
-            log_anchors = update_anchors()
-            log_sources = update_sources()
-        change = (log_sources.detach().exp() - previous.detach().exp()).abs().sum(-1, keepdim=True) / num_sources
-        running = running & ~(change < tolerance)
+            anchors = torch.where(running, steps.scale_anchors(sources), anchors)
+            sources = torch.where(running, steps.scale_sources(anchors), sources)
+        change = (steps.values(sources.detach()) - steps.values(previous.detach())).abs()
+        running = running & ~((change * is_source).sum(-1, keepdim=True) < tolerance * num_sources)
         if iteration == next_question:
             if not running.any():
                 break
             next_question *= 2
-    return torch.exp(log_kernel + log_sources.unsqueeze(-1) + log_anchors.unsqueeze(-2))
+    return steps.plan(sources, anchors)
+
+
+class _LinearSteps:
+    """The scalings themselves, on the Gibbs kernel."""
+
+    one = 1.0
+
+    def __init__(self, exponent: Tensor, source_marginal: Tensor, anchor_marginal: Tensor):
+        self.kernel = exponent.exp()
+        self.source_marginal, self.anchor_marginal = source_marginal, anchor_marginal
+
+    def scale_sources(self, anchors: Tensor) -> Tensor:
+        return self.source_marginal / (self.kernel @ anchors.unsqueeze(-1)).squeeze(-1).clamp(min=TINY)
+
+    def scale_anchors(self, sources: Tensor) -> Tensor:
+        return self.anchor_marginal / (sources.unsqueeze(-2) @ self.kernel).squeeze(-2).clamp(min=TINY)
+
+    def values(self, scaling: Tensor) -> Tensor:
+        return scaling
+
+    def plan(self, sources: Tensor, anchors: Tensor) -> Tensor:
+        return sources.unsqueeze(-1) * self.kernel * anchors.unsqueeze(-2)
+
+
+class _LogarithmicSteps:
+    """The same steps on logarithms: slower, but no epsilon is too small."""
+
+    one = 0.0
+
+    def __init__(self, exponent: Tensor, source_marginal: Tensor, anchor_marginal: Tensor):
+        self.log_kernel = exponent
+        self.log_source_marginal = source_marginal.log().clamp(min=LOG_ZERO)
+        self.log_anchor_marginal = anchor_marginal.log().clamp(min=LOG_ZERO)
+
+    def scale_sources(self, anchors: Tensor) -> Tensor:
+        return self.log_source_marginal - torch.logsumexp(self.log_kernel + anchors.unsqueeze(-2), dim=-1)
+
+    def scale_anchors(self, sources: Tensor) -> Tensor:
+        return self.log_anchor_marginal - torch.logsumexp(self.log_kernel + sources.unsqueeze(-1), dim=-2)
+
+    def values(self, scaling: Tensor) -> Tensor:
+        return scaling.exp()
+
+    def plan(self, sources: Tensor, anchors: Tensor) -> Tensor:
+        return torch.exp(self.log_kernel + sources.unsqueeze(-1) + anchors.unsqueeze(-2))
+
+
+def _uniform_marginal(shape: tuple[int, ...], mask: Tensor | None, like: Tensor) -> Tensor:
+    if mask is None:
+        return like.new_full(shape, 1 / max(1, shape[-1]))
+    return (mask / mask.sum(-1, keepdim=True).clamp(min=1)).to(like.dtype).expand(shape)
 
 
 def aggregate(anchors: Tensor, sources: Tensor, weights: Tensor, strength: float) -> Tensor:
@@ -115,14 +166,3 @@ def nearest_anchor(similarity: Tensor) -> Tensor:
 def _norm(vectors: Tensor) -> Tensor:
     norm = torch.linalg.vector_norm(vectors, dim=-1)
     return torch.where(norm > 0, norm, 1.0)
-
-
-def _count(mask: Tensor | None, values: Tensor) -> Tensor:
-    # How many of the last dimension are no padding, (..., 1), at least 1.
-    if mask is None:
-        return values.new_full((*values.shape[:-1], 1), max(1, values.shape[-1]))
-    return mask.sum(-1, keepdim=True).clamp(min=1).to(values.dtype)
-
-
-def _masked(values: Tensor, mask: Tensor | None) -> Tensor:
-    return values if mask is None else values.masked_fill(~mask, 0)
