@@ -9,9 +9,7 @@ from .processing_aot_llava import AOTLlavaOnevisionProcessor
 # Where the package is installed, the Auto classes know it, and nothing asks for `trust_remote_code`.
 AutoConfig.register(AOTLlavaOnevisionConfig.model_type, AOTLlavaOnevisionConfig, exist_ok=True)
 AutoModel.register(AOTLlavaOnevisionConfig, AOTLlavaOnevisionModel, exist_ok=True)
-AutoModelForImageTextToText.register(
-    AOTLlavaOnevisionConfig, AOTLlavaOnevisionForConditionalGeneration, exist_ok=True
-)
+AutoModelForImageTextToText.register(AOTLlavaOnevisionConfig, AOTLlavaOnevisionForConditionalGeneration, exist_ok=True)
 AutoProcessor.register(AOTLlavaOnevisionConfig, AOTLlavaOnevisionProcessor, exist_ok=True)
 
 __all__ = [

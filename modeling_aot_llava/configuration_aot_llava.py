@@ -176,9 +176,7 @@ class AOTLlavaOnevisionConfig(LlavaOnevisionConfig):
     def _validate_token_selection(self) -> None:
         for name, recipe in (("keep_ratio", "released"), ("temporal_threshold", "paper")):
             value = getattr(self, name)
-            _require(
-                value is None or _is_number_within(value, 0, 1), name, value, "None or a number from 0 to 1"
-            )
+            _require(value is None or _is_number_within(value, 0, 1), name, value, "None or a number from 0 to 1")
             _require(
                 value is None or self.recipe == recipe,
                 name,

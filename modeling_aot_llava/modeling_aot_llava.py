@@ -15,13 +15,13 @@ from transformers import (
     LlavaOnevisionPreTrainedModel,
 )
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping, register_checkpoint_conversion_mapping
-from transformers.generation.streamers import BaseStreamer
 from transformers.utils import output_capturing
 from transformers.utils.generic import can_return_tuple
 
 from .attention_capture import capture_attention_received
+from .callers_prompt import CallersPrompt
 from .configuration_aot_llava import AOT_FIELDS, AOTLlavaOnevisionConfig
-from .prompt_layout import PlaceholderSpan, find_placeholder_spans, resized_layout, take_columns
+from .prompt_layout import PADDING, PlaceholderSpan, find_placeholder_spans, resized_layout, take_columns
 from .spatiotemporal_pruning import VideoTokens, compress_video_features
 from .token_budget import pooled_tokens_per_frame
 
@@ -148,7 +148,9 @@ class AOTLlavaOnevisionModel(LlavaOnevisionModel):
         strategy = vision_feature_select_strategy or self.config.vision_feature_select_strategy
         watched = (self.config.local_attention_layer, self.config.global_attention_layer)
         num_videos, num_frames = pixel_values_videos.shape[:2]
-        kwargs.update(return_dict=True, output_hidden_states=feature_layers if CAN_SELECT_HIDDEN_STATES else True)
+        if not kwargs.get("output_hidden_states"):
+            kwargs["output_hidden_states"] = feature_layers if CAN_SELECT_HIDDEN_STATES else True
+        kwargs["return_dict"] = True
         with capture_attention_received(self.vision_tower, watched) as received:
             vision_outputs = self.vision_tower(pixel_values_videos.flatten(0, 1), **kwargs)
 
@@ -285,20 +287,27 @@ class AOTLlavaOnevisionModel(LlavaOnevisionModel):
     def _resize_placeholders(
         self, prompt: dict[str, Tensor | None], spans: list[PlaceholderSpan], new_lengths: list[int]
     ) -> dict[str, Tensor | None]:
+        num_columns = prompt["is_video"].shape[1]
         mask = prompt["attention_mask"]
         if mask is None:
-            prompt["attention_mask"] = mask = torch.ones_like(prompt["is_video"], dtype=torch.long)
+            mask = torch.ones_like(prompt["is_video"], dtype=torch.long)
         if mask.dim() != 2:
             raise ValueError(
                 f"`attention_mask` has {mask.dim()} dimensions, but the number of video placeholders changes here, "
                 "which needs a mask of (rows, columns). Make the prompt with AOTLlavaOnevisionProcessor."
             )
-        layout = resized_layout(mask, spans, new_lengths)
+        # After a cache the mask also tells of the tokens there, which stay as they are.
+        cached_mask, prompt["attention_mask"] = mask[:, :-num_columns], mask[:, -num_columns:]
+        layout = resized_layout(prompt["attention_mask"], spans, new_lengths)
         paddings = {"labels": IGNORED_LABEL, "input_ids": self.config.text_config.pad_token_id or 0}
-        return {
+        prompt = {
             name: None if values is None else take_columns(values, layout, paddings.get(name, 0))
             for name, values in prompt.items()
         }
+        if prompt["position_ids"] is not None:
+            prompt["position_ids"] = _consecutive_positions(prompt["position_ids"], layout)
+        prompt["attention_mask"] = torch.cat([cached_mask, prompt["attention_mask"]], dim=1)
+        return prompt
 
 
 class AOTLlavaOnevisionForConditionalGeneration(LlavaOnevisionForConditionalGeneration):
@@ -344,28 +353,35 @@ class AOTLlavaOnevisionForConditionalGeneration(LlavaOnevisionForConditionalGene
     @wraps(LlavaOnevisionForConditionalGeneration.generate)
     def generate(self, *args, **kwargs):
         kwargs = _as_keywords(LlavaOnevisionForConditionalGeneration.generate, args, kwargs)
-        if kwargs.get("pixel_values_videos") is None:
+        earlier_prompt = CallersPrompt.of(kwargs.get("past_key_values"))
+        if kwargs.get("pixel_values_videos") is None and earlier_prompt is None:
             return super().generate(**kwargs)
         if kwargs.get("inputs") is not None:
             kwargs["input_ids"] = kwargs.pop("inputs")
         if kwargs.get("attention_mask") is None:
             kwargs["attention_mask"] = self._mask_of_padding(kwargs)
-        prompt = self.model.embed_prompt(**_select(kwargs, PROMPT_INPUTS))
-        if prompt is None:
-            return super().generate(**kwargs)
+        written_ids, written_length = kwargs.get("input_ids"), _prompt_length(kwargs)
+        if earlier_prompt is not None:
+            run_ids, run_mask = earlier_prompt.as_run(written_ids, kwargs["attention_mask"])
+            kwargs |= {"input_ids": run_ids, "attention_mask": run_mask}
 
-        # From here the parent does everything: the embeddings serve the prefill, the ids all the rest.
-        callers_ids = kwargs.get("input_ids")
-        kwargs = {name: value for name, value in _with_prompt(kwargs, prompt).items() if value is not None}
-        if callers_ids is None:
+        # The embeddings will serve the prefill, the ids all the rest: the parent does everything from there.
+        prompt = self._embed_new_part(kwargs)
+        if prompt is not None:
+            kwargs = _with_prompt(kwargs, prompt) | {"input_ids": prompt.input_ids}
+        kwargs = {name: value for name, value in kwargs.items() if value is not None}
+        if earlier_prompt is None and (prompt is None or not prompt.was_resized):
             return super().generate(**kwargs)
-        kwargs["input_ids"] = prompt.input_ids
-        if not prompt.was_resized:
+        self._count_lengths_from(kwargs, num_removed=written_length - _prompt_length(kwargs))
+        if written_ids is None:
             return super().generate(**kwargs)
-        self._count_lengths_from(kwargs, removed=callers_ids.shape[1] - prompt.input_ids.shape[1])
-        if kwargs.get("streamer") is not None:
-            kwargs["streamer"] = _StreamerOfCallersPrompt(kwargs["streamer"], callers_ids)
-        return _with_callers_prompt(super().generate(**kwargs), callers_ids, prompt.input_ids.shape[1])
+        callers_prompt = CallersPrompt(written_ids, kwargs["input_ids"], kwargs["attention_mask"])
+        output = super().generate(**callers_prompt.show(kwargs))
+        if isinstance(output, Tensor):
+            return callers_prompt.as_written(output)
+        output.sequences = callers_prompt.as_written(output.sequences)
+        callers_prompt.attach_to(output.past_key_values)
+        return output
 
     def prepare_inputs_for_generation(self, input_ids, *args, inputs_embeds=None, is_first_iteration=False, **kwargs):
         # Where the parent prefills other positions than the embedded prompt's, the embeddings must follow the ids.
@@ -385,6 +401,23 @@ class AOTLlavaOnevisionForConditionalGeneration(LlavaOnevisionForConditionalGene
             return prompt_embeds[:, start : start + length]
         return prompt_embeds
 
+    def _embed_new_part(self, kwargs: dict[str, Any]) -> EmbeddedPrompt | None:
+        # Of a conversation whose beginning is in the cache, the video belongs to the part that is new.
+        cache, input_ids, mask = (kwargs.get(name) for name in ("past_key_values", "input_ids", "attention_mask"))
+        num_cached = 0 if cache is None or input_ids is None else cache.get_seq_length()
+        if num_cached == 0 or (mask is not None and mask.shape[1] != input_ids.shape[1]):
+            return self.model.embed_prompt(**_select(kwargs, PROMPT_INPUTS))
+        new_part = {"input_ids": input_ids[:, num_cached:]}
+        if kwargs.get("position_ids") is not None:
+            new_part["position_ids"] = kwargs["position_ids"][:, num_cached:]
+        prompt = self.model.embed_prompt(**(_select(kwargs, PROMPT_INPUTS) | new_part))
+        if prompt is not None:
+            cached_ids = input_ids[:, :num_cached]
+            cached_embeds = self.get_input_embeddings()(cached_ids).to(prompt.inputs_embeds)
+            prompt.input_ids = torch.cat([cached_ids, prompt.input_ids], dim=1)
+            prompt.inputs_embeds = torch.cat([cached_embeds, prompt.inputs_embeds], dim=1)
+        return prompt
+
     def _mask_of_padding(self, kwargs: dict[str, Any]) -> Tensor | None:
         # As the parent infers it, which it can no longer do once it is given embeddings.
         input_ids = kwargs.get("input_ids")
@@ -395,32 +428,17 @@ class AOTLlavaOnevisionForConditionalGeneration(LlavaOnevisionForConditionalGene
             return None
         return (input_ids != pad_token_id).long()
 
-    def _count_lengths_from(self, kwargs: dict[str, Any], removed: int) -> None:
-        # `max_length` and `min_length` count the caller's prompt, from which `removed` placeholders were cut.
+    def _count_lengths_from(self, kwargs: dict[str, Any], num_removed: int) -> None:
+        # `max_length` and `min_length` count the caller's prompt, which has more columns than the one that is run.
         for name in ("max_length", "min_length"):
             length = self._generation_option(kwargs, name)
             if length:
-                kwargs[name] = max(0, length - removed)
+                kwargs[name] = max(0, length - num_removed)
 
     def _generation_option(self, kwargs: dict[str, Any], name: str) -> Any:
         sources = (kwargs.get(name), getattr(kwargs.get("generation_config"), name, None))
         given = next((value for value in sources if value is not None), None)
         return getattr(self.generation_config, name, None) if given is None else given
-
-
-class _StreamerOfCallersPrompt(BaseStreamer):
-    """Shows a streamer the caller's prompt instead of the shortened one, then every new token."""
-
-    def __init__(self, streamer: BaseStreamer, prompt: Tensor):
-        self._streamer = streamer
-        self._prompt: Tensor | None = prompt.cpu()
-
-    def put(self, value: Tensor) -> None:
-        self._streamer.put(value if self._prompt is None else self._prompt)
-        self._prompt = None
-
-    def end(self) -> None:
-        self._streamer.end()
 
 
 def _scatter(embeds: Tensor, is_placeholder: Tensor, features: Tensor, modality: str) -> Tensor:
@@ -434,15 +452,17 @@ def _scatter(embeds: Tensor, is_placeholder: Tensor, features: Tensor, modality:
     return embeds.masked_scatter(mask, features.to(embeds.device, embeds.dtype))
 
 
-def _with_callers_prompt(output: Any, callers_ids: Tensor, shortened: int) -> Any:
-    sequences = output if isinstance(output, Tensor) else output.sequences
-    copies = len(sequences) // len(callers_ids)
-    prompt = callers_ids.repeat_interleave(copies, dim=0).to(sequences.device)
-    sequences = torch.cat([prompt, sequences[:, shortened:]], dim=1)
-    if isinstance(output, Tensor):
-        return sequences
-    output.sequences = sequences
-    return output
+def _prompt_length(kwargs: dict[str, Any]) -> int:
+    embeds = kwargs.get("inputs_embeds")
+    return (kwargs["input_ids"] if embeds is None else embeds).shape[1]
+
+
+def _consecutive_positions(positions: Tensor, layout: Tensor) -> Tensor:
+    # Removed placeholders leave no gap: a row counts on from where it began.
+    is_used = layout != PADDING
+    counted = is_used.cumsum(-1) - 1
+    starts = positions.gather(1, is_used.int().argmax(-1, keepdim=True).to(positions.device))
+    return (starts + counted.to(positions)).clamp(min=0)
 
 
 def _with_prompt(kwargs: dict[str, Any], prompt: EmbeddedPrompt) -> dict[str, Any]:

@@ -51,9 +51,7 @@ def find_placeholder_spans(is_placeholder: Tensor, num_videos: int) -> list[Plac
     ]
 
 
-def resized_layout(
-    attention_mask: Tensor, spans: Sequence[PlaceholderSpan], new_lengths: Sequence[int]
-) -> Tensor:
+def resized_layout(attention_mask: Tensor, spans: Sequence[PlaceholderSpan], new_lengths: Sequence[int]) -> Tensor:
     """The columns that a batch's rows consist of once each video has its new number of placeholders.
 
     The padding around the old rows is dropped; the new rows are padded on the same side: on the right where the old

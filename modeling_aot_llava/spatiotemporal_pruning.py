@@ -189,9 +189,7 @@ def pool_kept_positions(
     return weights @ features + weights.gather(2, anchor_columns) @ anchor_changes
 
 
-def merge_along_time(
-    tokens: Tensor, token_mask: Tensor | None, budget: TokenBudget, config
-) -> tuple[Tensor, Tensor]:
+def merge_along_time(tokens: Tensor, token_mask: Tensor | None, budget: TokenBudget, config) -> tuple[Tensor, Tensor]:
     """Inter-frame transport (Eq. 13-16, Algorithm 2): one transport a step for all clips at once.
 
     Args:
@@ -300,9 +298,7 @@ def inter_frame_plan(
     return _transport(cost, config, source_mask, anchor_mask)
 
 
-def _transport(
-    cost: Tensor, config, source_mask: Tensor | None = None, anchor_mask: Tensor | None = None
-) -> Tensor:
+def _transport(cost: Tensor, config, source_mask: Tensor | None = None, anchor_mask: Tensor | None = None) -> Tensor:
     return sinkhorn(
         cost,
         epsilon=config.sinkhorn_epsilon,

@@ -209,15 +209,14 @@ def _index_by_time(video: _Video) -> _FrameIndex:
     """Indexes the frames by their packets, decoding nothing."""
     packets = _read_packets(video)
     keyframes = [packet.time for packet in packets if packet.is_keyframe]
-    shown = [packet for packet in packets if packet.is_shown]
-    if not keyframes or None in keyframes or any(packet.time is None for packet in shown):
+    if not keyframes or any(packet.time is None for packet in packets):
         raise _TimesMisleadError
     # AVI keeps no presentation times: FFmpeg guesses them, wrongly where frames are reordered.
     if video.container.format.name == "avi" and video.stream.codec_context.has_b_frames:
         raise _TimesMisleadError
     # A recording may begin amid a group of pictures: what is shown before the first keyframe refers
     # to pictures that are not in the file.
-    shown = [packet for packet in shown if packet.time >= keyframes[0]]
+    shown = [packet for packet in packets if packet.is_shown and packet.time >= keyframes[0]]
     if not shown or np.any(np.diff(keyframes) <= 0):
         raise _TimesMisleadError
     times = np.unique([packet.time for packet in shown])
@@ -345,14 +344,12 @@ def _decode_from_next_keyframe(video: _Video, index: _FrameIndex) -> Iterator[tu
     latest = keyframe.pts
     for packet in itertools.chain([keyframe], packets):
         for frame in packet.decode():
-            if None in (keyframe.pts, frame.pts):
-                raise _TimesMisleadError
-            if frame.pts < keyframe.pts:  # refers to pictures before the keyframe
-                continue
-            if frame.pts < latest or not index.has(frame.pts):
+            # Decoders leave out what is shown before the keyframe, as it refers to pictures that
+            # they have not seen; so times never fall, unless they are not presentation times.
+            if None in (latest, frame.pts) or frame.pts < latest or not index.has(frame.pts):
                 raise _TimesMisleadError
             latest = frame.pts
-            yield frame.pts, frame
+            yield latest, frame
 
 
 def _on_screen(video: _Video, frames: Iterator[tuple[int, Any]], times: list[int]) -> Iterator:
