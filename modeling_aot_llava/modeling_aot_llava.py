@@ -111,6 +111,7 @@ class AOTLlavaOnevisionModel(LlavaOnevisionModel):
         """
         if pixel_values_videos is None:
             pixel_values_videos = kwargs.pop("pixel_values")
+        self.config.validate_aot()
         if self.config.retention_ratio >= 1 and num_video_tokens is None:
             return super().get_video_features(
                 pixel_values_videos,
@@ -202,6 +203,7 @@ class AOTLlavaOnevisionModel(LlavaOnevisionModel):
         """
         if pixel_values_videos is None:
             return None
+        self.config.validate_aot()
         is_image, is_video = self._placeholder_masks(input_ids, inputs_embeds)
         spans = find_placeholder_spans(is_video, len(pixel_values_videos))
         counts = self._tokens_to_keep(spans, num_frames=pixel_values_videos.shape[1])
@@ -484,14 +486,13 @@ def _select(kwargs: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
     return {name: kwargs[name] for name in names if name in kwargs}
 
 
-# transformers converts the keys of older LLaVA-OneVision checkpoints for its own classes only, unless asked.
-for custom_class, stock_mapping in (
-    (AOTLlavaOnevisionForConditionalGeneration, LlavaOnevisionForConditionalGeneration.config_class.model_type),
-    (AOTLlavaOnevisionModel, LlavaOnevisionModel.__name__),
+# transformers converts the keys of older LLaVA-OneVision checkpoints for its own classes only, unless asked. What is
+# asked for the model type also serves the stock class on a checkpoint that was saved here.
+for custom_name, stock_name in (
+    (AOTLlavaOnevisionConfig.model_type, LlavaOnevisionForConditionalGeneration.config_class.model_type),
+    (AOTLlavaOnevisionModel.__name__, LlavaOnevisionModel.__name__),
 ):
-    register_checkpoint_conversion_mapping(
-        custom_class.__name__, get_checkpoint_conversion_mapping(stock_mapping), overwrite=True
-    )
+    register_checkpoint_conversion_mapping(custom_name, get_checkpoint_conversion_mapping(stock_name), overwrite=True)
 
 AOTLlavaOnevisionModel.register_for_auto_class("AutoModel")
 AOTLlavaOnevisionForConditionalGeneration.register_for_auto_class("AutoModelForImageTextToText")

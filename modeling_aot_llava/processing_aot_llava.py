@@ -7,7 +7,7 @@ from transformers import LlavaOnevisionProcessor
 from transformers.processing_utils import MultiModalData, ProcessingKwargs, VideosKwargs
 from transformers.video_utils import VideoInput, make_batched_videos
 
-from .token_budget import check_retention_ratio, count_video_tokens, pooled_tokens_per_frame
+from .token_budget import check_num_clips, check_retention_ratio, count_video_tokens, pooled_tokens_per_frame
 from .video_reading import read_video
 
 
@@ -85,12 +85,13 @@ class AOTLlavaOnevisionProcessor(LlavaOnevisionProcessor):
         )
 
     def _process_videos(self, videos: VideoInput, retention_ratio: float | None = None, **kwargs):
-        check_retention_ratio(self.retention_ratio if retention_ratio is None else retention_ratio)
-        videos, kwargs = self._read_video_files(make_batched_videos(videos), kwargs)
+        self._count_placeholders(1, retention_ratio)  # raises before any video is read
+        num_videos = len(make_batched_videos(videos))
+        videos, kwargs = self._read_video_files(videos, kwargs)
         processed_videos = self.video_processor(videos, **kwargs)
         replacements = [
             self.replace_video_token(processed_videos, video_idx, retention_ratio=retention_ratio)
-            for video_idx in range(len(videos))
+            for video_idx in range(num_videos)
         ]
         return processed_videos, replacements
 
@@ -113,22 +114,24 @@ class AOTLlavaOnevisionProcessor(LlavaOnevisionProcessor):
     def _count_placeholders(self, num_frames: int, retention_ratio: float | None) -> int:
         retention_ratio = self.retention_ratio if retention_ratio is None else retention_ratio
         check_retention_ratio(retention_ratio)
+        check_num_clips(self.num_clips)
         tokens_per_frame = pooled_tokens_per_frame(math.isqrt(self.num_image_tokens))
         newline = 1
         return count_video_tokens(num_frames, retention_ratio, tokens_per_frame, self.num_clips) + newline
 
-    def _read_video_files(self, videos: list, kwargs: dict[str, Any]) -> tuple[list, dict[str, Any]]:
-        # Frames that the caller has already decoded are the parent's business, and so are lists of image files.
-        if not any(_is_file(video) for video in videos):
+    def _read_video_files(self, videos: VideoInput, kwargs: dict[str, Any]) -> tuple[VideoInput, dict[str, Any]]:
+        # Frames that the caller has already decoded are the parent's business, and so are lists of picture files.
+        flat = make_batched_videos(videos)
+        if not any(_is_file(video) for video in flat):
             return videos, kwargs
-        if not all(_is_file(video) for video in videos):
+        if not all(_is_file(video) for video in flat):
             raise ValueError("Some videos of the call are files and some are decoded frames: pass one or the other.")
         num_frames, fps = kwargs.pop("num_frames", None), kwargs.pop("fps", None)
         sample_frames = kwargs.pop("do_sample_frames", None) is not False
         if sample_frames and num_frames is None and fps is None:
             num_frames = self.num_frames
         kwargs.pop("video_metadata", None)
-        frames, metadata = zip(*(read_video(video, num_frames, fps) for video in videos))
+        frames, metadata = zip(*(read_video(video, num_frames, fps) for video in flat))
         return list(frames), {**kwargs, "video_metadata": list(metadata), "do_sample_frames": False}
 
 

@@ -108,6 +108,12 @@ def check_retention_ratio(retention_ratio: float) -> None:
         )
 
 
+def check_num_clips(num_clips: int) -> None:
+    """Raises `ValueError` unless it is an integer from 1."""
+    if not isinstance(num_clips, int) or isinstance(num_clips, bool) or num_clips < 1:
+        raise ValueError(f"`num_clips` is {num_clips!r}, but it must be an integer from 1.")
+
+
 def count_clips(num_frames: int, num_clips: int) -> int:
     """K: a clip has at least two frames, so that there is something to transport along time."""
     return max(1, min(num_clips, num_frames // 2))
