@@ -251,14 +251,14 @@ def _read_packets(video: _Video) -> list[_Packet]:
     ]
     num_promised = len(getattr(video.stream, "index_entries", ()))  # PyAV before 17 has none
     ends_in_packet = bool(packets) and packets[-1].is_corrupt
-    if ends_in_packet or len(packets) < num_promised or _is_cut_matroska(video):
+    if ends_in_packet or len(packets) < num_promised or _lacks_matroska_bytes(video):
         reason = f"is cut short after {len(packets)} frames"
         raise ValueError(f"{video.source} {reason}: copy or download it again.")
     return packets
 
 
-def _is_cut_matroska(video: _Video) -> bool:
-    """Whether bytes are missing: FFmpeg takes the end of any Matroska or WebM file for its end."""
+def _lacks_matroska_bytes(video: _Video) -> bool:
+    """Whether a Matroska or WebM file is shorter than it says, which FFmpeg does not tell."""
     if "matroska" not in video.container.format.name or not os.path.exists(video.source):
         return False
     end = 0
