@@ -62,7 +62,6 @@ from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
     AutoProcessor,
-    LlavaOnevisionForConditionalGeneration,
     pipeline,
 )
 
