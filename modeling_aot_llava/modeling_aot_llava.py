@@ -88,6 +88,14 @@ class AOTLlavaOnevisionModel(LlavaOnevisionModel):
     config_class = AOTLlavaOnevisionConfig
     config: AOTLlavaOnevisionConfig
 
+    def __init__(self, config: AOTLlavaOnevisionConfig):
+        if not hasattr(config, "validate_aot"):
+            raise TypeError(
+                f"`config` is a {type(config).__name__}, but AOT needs an AOTLlavaOnevisionConfig. Load it with "
+                "AOTLlavaOnevisionConfig.from_pretrained, which takes stock checkpoints too."
+            )
+        super().__init__(config)
+
     @can_return_tuple
     def get_video_features(
         self,
@@ -335,6 +343,11 @@ class AOTLlavaOnevisionForConditionalGeneration(LlavaOnevisionForConditionalGene
         self.model = AOTLlavaOnevisionModel(config)
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
         self.post_init()
+
+    def save_pretrained(self, *args, **kwargs):
+        # By default transformers saves the keys' old names, which it converts for this class only where this code is.
+        # The new ones need no conversion, so that the stock class loads the checkpoint as well.
+        super().save_pretrained(*args, **{"save_original_format": False, **kwargs})
 
     def adjust_generation_fn(self, *args, **kwargs):
         # `from_pretrained(..., retention_ratio=0.2)` changes the config, not the generation config too.

@@ -9,13 +9,21 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from hypothesis import settings
 from transformers import LlavaOnevisionForConditionalGeneration, LlavaOnevisionProcessor
 
 from aot_llava_cli.demo_checkpoint import demo_model, demo_processor
 from modeling_aot_llava import AOTLlavaOnevisionForConditionalGeneration, AOTLlavaOnevisionProcessor
 from modeling_aot_llava.spatiotemporal_pruning import compress_video_features
 
+# How long one example takes says nothing on a machine that does other work too.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
+
 # On tensors as small as these a second thread costs more than it brings.
+torch.set_num_threads(1)
+
+# Tensors are tiny here: a second thread costs more than it brings.
 torch.set_num_threads(1)
 
 TRANSFORMERS = tuple(int(number) for number in transformers.__version__.split(".")[:2])

@@ -13,7 +13,12 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from transformers import LlavaOnevisionForConditionalGeneration, LlavaOnevisionModel, LlavaOnevisionProcessor
+from transformers import (
+    LlavaOnevisionConfig,
+    LlavaOnevisionForConditionalGeneration,
+    LlavaOnevisionModel,
+    LlavaOnevisionProcessor,
+)
 
 from aot_llava_cli.demo_checkpoint import demo_model, save_demo_checkpoint
 from modeling_aot_llava import AOTLlavaOnevisionForConditionalGeneration, AOTLlavaOnevisionModel
@@ -338,3 +343,9 @@ def test_aot_fields_stay_out_of_the_generation_config(folders, stock_model, log,
     assert not set(AOT_FIELDS) & vars(model.generation_config).keys()
     model.generate(**video_inputs(model), max_new_tokens=1)
     assert log.messages == []
+
+
+def test_a_stock_config_is_refused(folders):
+    config = LlavaOnevisionConfig.from_pretrained(folders["saved by stock"])
+    with pytest.raises(TypeError, match=r"LlavaOnevisionConfig, but .* AOTLlavaOnevisionConfig"):
+        AOTLlavaOnevisionForConditionalGeneration(config)

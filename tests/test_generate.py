@@ -1,5 +1,6 @@
 """`generate` in every mode, with exact and with full prompts, against each other and the stock model's decoding."""
 
+import copy
 import threading
 
 import pytest
@@ -8,6 +9,7 @@ from conftest import TRANSFORMERS, VARYING
 from torch.nn import functional
 from transformers import (
     CompileConfig,
+    DynamicCache,
     GenerationConfig,
     LogitsProcessor,
     LogitsProcessorList,
@@ -450,12 +452,14 @@ def test_streamer_in_another_thread(model, prompt, processor, greedy, ratio):
 QUESTION = torch.tensor([[40, 41, 42]])
 
 
-def second_turn(model, inputs, question=QUESTION, **options):
+def second_turn(model, inputs, question=QUESTION, only_new_ids=False, **options):
     """The answer to a second question, on the cache of the first answer."""
     first = model.generate(**inputs, max_new_tokens=4, return_dict_in_generate=True)
     ids = torch.cat([first.sequences, question.expand(len(first.sequences), -1)], dim=1)
     mask = torch.ones_like(ids)
     mask[:, : inputs["input_ids"].shape[1]] = inputs["attention_mask"]
+    if only_new_ids:  # the last token of the first answer has not been run yet
+        ids = ids[:, first.sequences.shape[1] - 1 :]
     inputs = {"input_ids": ids, "attention_mask": mask}
     return new_text(model, inputs, past_key_values=first.past_key_values, **options)
 
@@ -473,13 +477,16 @@ def without_cache(model, inputs, question=QUESTION, pixel_values_videos=None):
 
 
 @pytest.mark.parametrize("ratio", [0.25, 1.0])
-@pytest.mark.parametrize("fields", [{}, VARYING["temporal_threshold"]], ids=["paper", "temporal_threshold"])
-def test_second_turn_on_the_cache_of_the_first(model, configure, prompt, vision_tower_calls, fields, ratio):
+@pytest.mark.parametrize("only_new_ids", [False, True])
+@pytest.mark.parametrize("fields", [{}, *VARYING.values()], ids=["paper", *VARYING])
+def test_second_turn_on_the_cache_of_the_first(
+    model, configure, prompt, vision_tower_calls, fields, only_new_ids, ratio
+):
     configure(**fields)
     inputs = prompt(TEXT, retention_ratio=ratio)
     expected = without_cache(model, inputs)
     vision_tower_calls.clear()
-    assert torch.equal(second_turn(model, inputs), expected)
+    assert torch.equal(second_turn(model, inputs, only_new_ids=only_new_ids), expected)
     assert len(vision_tower_calls) == 1
 
 
@@ -489,19 +496,109 @@ def test_second_turn_of_a_padded_batch(model, prompt, ratio):
     assert torch.equal(second_turn(model, inputs), without_cache(model, inputs))
 
 
-def test_second_turn_with_a_new_video_as_the_stock_class_takes_it(model, stock, configure, prompt):
+@pytest.mark.parametrize("only_new_ids", [False, True])
+def test_second_turn_with_a_new_video_as_the_stock_class_takes_it(model, stock, configure, prompt, only_new_ids):
     """Only the new video's pixels come with the second turn."""
     configure(retention_ratio=1)
     first, second = prompt(TEXT, retention_ratio=1), prompt("<video>So?", seeds=(1,), retention_ratio=1)
     options = {"question": second["input_ids"], "pixel_values_videos": second["pixel_values_videos"]}
-    assert torch.equal(second_turn(model, first, **options), second_turn(stock, first, **options))
+    answers = [second_turn(one, first, only_new_ids=only_new_ids, **options) for one in (model, stock)]
+    assert torch.equal(*answers)
+
+
+@pytest.mark.parametrize("ratios", [(0.25, 0.25), (0.25, 1.0), (1.0, 0.25), (1.0, 1.0)])
+@pytest.mark.parametrize("only_new_ids", [False, True])
+def test_second_turn_with_a_new_video(model, prompt, ratios, only_new_ids):
+    first, second = (
+        prompt(text, seeds=(seed,), retention_ratio=ratio)
+        for seed, (text, ratio) in enumerate(zip((TEXT, "<video>So?"), ratios))
+    )
+    options = {"question": second["input_ids"], "pixel_values_videos": second["pixel_values_videos"]}
+    # Without a cache, all videos of a prompt are in it with one ratio.
+    exact = prompt("<video>So?", seeds=(1,))
+    expected = without_cache(model, prompt(TEXT), exact["input_ids"], exact["pixel_values_videos"])
+    assert torch.equal(second_turn(model, first, only_new_ids=only_new_ids, **options), expected)
 
 
 @pytest.mark.parametrize("ratio", [0.25, 1.0])
-def test_second_turn_with_a_new_video(model, prompt, ratio):
+def test_second_turn_with_a_new_video_and_no_mask(model, prompt, ratio):
     first, second = prompt(TEXT), prompt("<video>So?", seeds=(1,), retention_ratio=ratio)
-    options = {"question": second["input_ids"], "pixel_values_videos": second["pixel_values_videos"]}
-    assert torch.equal(second_turn(model, first, **options), without_cache(model, first, **options))
+    exact = prompt("<video>So?", seeds=(1,))
+    expected = without_cache(model, first, exact["input_ids"], exact["pixel_values_videos"])
+    outputs = model.generate(**first, max_new_tokens=4, return_dict_in_generate=True)
+    later = {
+        "input_ids": torch.cat([outputs.sequences, second["input_ids"]], dim=1),
+        "pixel_values_videos": second["pixel_values_videos"],
+    }
+    assert torch.equal(new_text(model, later, past_key_values=outputs.past_key_values), expected)
+
+
+@pytest.mark.parametrize("ratio", [0.25, 1.0])
+def test_four_turns(model, prompt, ratio):
+    inputs = prompt(TEXT, retention_ratio=ratio)
+    outputs = model.generate(**inputs, max_new_tokens=3, return_dict_in_generate=True)
+    for turn in range(3):
+        ids = torch.cat([outputs.sequences, QUESTION + turn], dim=1)
+        whole = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        expected = new_text(model, {**whole, "pixel_values_videos": inputs["pixel_values_videos"]}, 3)
+        options = {"past_key_values": outputs.past_key_values, "return_dict_in_generate": True}
+        outputs = model.generate(**whole, max_new_tokens=3, **options)
+        assert torch.equal(after_prompt(outputs.sequences, whole), expected)
+
+
+@pytest.mark.parametrize("ratio", [0.25, 1.0])
+def test_second_turn_on_the_callers_own_cache(model, prompt, ratio):
+    """A cache that the caller passes is filled in place; then the answer need not be a dictionary."""
+    inputs, cache = prompt(TEXT, retention_ratio=ratio), DynamicCache(config=model.config.get_text_config())
+    expected = without_cache(model, inputs)
+    first = model.generate(**inputs, max_new_tokens=4, past_key_values=cache)
+    ids = torch.cat([first, QUESTION], dim=1)
+    later = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    assert torch.equal(new_text(model, later, past_key_values=cache), expected)
+
+
+@pytest.mark.parametrize("ratio", [0.25, 1.0])
+def test_second_turns_of_several_samples(model, prompt, ratio):
+    inputs = prompt(TEXT, retention_ratio=ratio)
+    first = model.generate(
+        **inputs, max_new_tokens=4, do_sample=True, num_return_sequences=2, return_dict_in_generate=True
+    )
+    ids = torch.cat([first.sequences, QUESTION.expand(2, -1)], dim=1)
+    later = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    pixels = inputs["pixel_values_videos"].repeat(2, 1, 1, 1, 1)
+    expected = new_text(model, {**later, "pixel_values_videos": pixels})
+    assert torch.equal(new_text(model, later, past_key_values=first.past_key_values), expected)
+
+
+@pytest.mark.parametrize("ratio", [0.25, 1.0])
+def test_a_cache_of_the_prompt_serves_several_questions(model, prompt, ratio):
+    inputs = prompt(TEXT, retention_ratio=ratio)
+    cache = model.generate(**inputs, max_new_tokens=1, return_dict_in_generate=True).past_key_values
+    for question in (QUESTION, QUESTION + 5):
+        ids = torch.cat([inputs["input_ids"], question], dim=1)
+        later = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        expected = new_text(model, {**later, "pixel_values_videos": inputs["pixel_values_videos"]})
+        assert torch.equal(new_text(model, later, past_key_values=copy.deepcopy(cache)), expected)
+
+
+@pytest.mark.parametrize("ratio", [0.25, 1.0])
+def test_a_cache_that_was_reset_serves_another_prompt(model, prompt, ratio):
+    """Static caches are meant to be used again; nothing of the earlier prompt may stay in them."""
+    cache = StaticCache(config=model.config.get_text_config(), max_cache_len=120)
+    new_text(model, prompt(TEXT, retention_ratio=ratio), past_key_values=cache)
+    for inputs in (prompt("<video>And?", seeds=(1,), retention_ratio=ratio), prompt("only text", seeds=())):
+        cache.reset()
+        assert torch.equal(new_text(model, inputs, past_key_values=cache), new_text(model, inputs))
+
+
+def test_a_cache_returned_and_reset_serves_another_prompt(model, prompt):
+    cache = StaticCache(config=model.config.get_text_config(), max_cache_len=120)
+    full = prompt(TEXT, retention_ratio=1.0)
+    model.generate(**full, max_new_tokens=2, past_key_values=cache, return_dict_in_generate=True)
+    for ratio in (1.0, 0.25):
+        cache.reset()
+        inputs = prompt("<video>And then?", seeds=(1,), retention_ratio=ratio)
+        assert torch.equal(new_text(model, inputs, past_key_values=cache), new_text(model, inputs))
 
 
 def test_second_turn_with_an_image(model, prompt, make_image):
@@ -525,6 +622,26 @@ def test_images_alone_are_the_stock_models(model, stock, prompt, make_image):
     inputs = prompt("<image>What?", "and <image>?", seeds=(), images=[make_image(0), make_image(1)])
     for options in ({}, {"num_beams": 2}):
         assert torch.equal(new_text(model, inputs, **options), new_text(stock, inputs, **options))
+
+
+@pytest.mark.parametrize("ratio", [0.25, 1.0])
+def test_allowed_tokens_of_several_samples(model, prompt, ratio):
+    """transformers counts the samples of a row as rows of their own."""
+    inputs = prompt(TEXT, "<video>", seeds=(0, 1), retention_ratio=ratio)
+    width, rows = inputs["input_ids"].shape[1], []
+
+    def allow(row, ids):
+        rows.append((row, ids[:width].tolist()))
+        return [row]
+
+    new = new_text(model, inputs, 2, do_sample=True, num_return_sequences=2, prefix_allowed_tokens_fn=allow)
+    assert new.tolist() == [[row, row] for row in range(4)]
+    assert all(ids == inputs["input_ids"][row // 2].tolist() for row, ids in rows)
+
+
+def test_a_video_without_a_prompt_is_refused(model, exact):
+    with pytest.raises(ValueError, match="input_ids"):
+        model.generate(pixel_values_videos=exact["pixel_values_videos"], max_new_tokens=2)
 
 
 def test_an_unknown_argument_is_refused(model, exact):

@@ -581,19 +581,34 @@ def test_a_cache_carries_on_where_the_compressed_prompt_ends(model, prompt, rati
 
 
 @pytest.mark.parametrize("ratio", [0.25, 1.0])
-def test_a_second_video_after_a_cache(model, prompt, ratio):
+@pytest.mark.parametrize("masked", [True, False])
+def test_a_second_video_after_a_cache(model, prompt, ratio, masked):
     first, second = prompt("<video>What?", retention_ratio=ratio), prompt("<video>So?", seeds=(1,))
     outputs = run(model, first, use_cache=True)
-    num_cached = outputs.past_key_values.get_seq_length()
-    later = prompt("<video>So?", seeds=(1,), retention_ratio=ratio)
-    mask = torch.ones(1, num_cached + later["input_ids"].shape[1], dtype=torch.long)
-    logits = run(model, {**later, "attention_mask": mask}, past_key_values=outputs.past_key_values).logits
+    later = dict(prompt("<video>So?", seeds=(1,), retention_ratio=ratio))
+    width = outputs.past_key_values.get_seq_length() + later["input_ids"].shape[1]
+    later["attention_mask"] = torch.ones(1, width, dtype=torch.long) if masked else None
+    logits = run(model, later, past_key_values=outputs.past_key_values).logits
     whole = {
         "input_ids": torch.cat([prompt("<video>What?")["input_ids"], second["input_ids"]], dim=1),
         "pixel_values_videos": torch.cat([first["pixel_values_videos"], second["pixel_values_videos"]]),
     }
-    expected = run(model, whole).logits[:, -logits.shape[1] :]
-    torch.testing.assert_close(logits[:, -3:], expected[:, -3:], **CLOSE)
+    assert logits.shape[:2] == second["input_ids"].shape
+    torch.testing.assert_close(logits, run(model, whole).logits[:, -logits.shape[1] :], **CLOSE)
+
+
+def test_second_videos_of_a_padded_batch_after_a_cache(model, prompt):
+    """The mask is that of the whole conversation; the rows get their new padding behind the cache."""
+    texts, seeds = ("<video>So?", "See <video>."), (2, 3)
+    logits = []
+    for ratio in (0.25, 1.0):
+        cache = run(model, prompt("<video>?", "And <video>?", seeds=(0, 1)), use_cache=True).past_key_values
+        earlier_mask = prompt("<video>?", "And <video>?", seeds=(0, 1))["attention_mask"]
+        later = prompt(*texts, seeds=seeds, retention_ratio=ratio)
+        later["attention_mask"] = torch.cat([earlier_mask, later["attention_mask"]], dim=1)
+        positions = (later["attention_mask"].cumsum(-1) - 1).clamp(min=0)[:, -later["input_ids"].shape[1] :]
+        logits.append(run(model, later, past_key_values=cache, position_ids=positions).logits[:, -1])
+    torch.testing.assert_close(*logits, **CLOSE)
 
 
 @pytest.mark.skipif(TRANSFORMERS < (5, 20), reason="the stock class takes encoded videos since transformers 5.20")

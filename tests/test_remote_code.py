@@ -62,6 +62,7 @@ from transformers import (
     AutoConfig,
     AutoModelForImageTextToText,
     AutoProcessor,
+    LlavaOnevisionForConditionalGeneration,
     pipeline,
 )
 
@@ -110,12 +111,20 @@ def answer(model, inputs):
     return model.generate(**inputs, max_new_tokens=8, min_new_tokens=8, do_sample=False).tolist()
 
 
+# Before any of the project's code is imported.
+stock, info = LlavaOnevisionForConditionalGeneration.from_pretrained(folder, output_loading_info=True)
+report["stock class: keys that did not fit"] = keys_that_did_not_fit(info)
+warned.clear()
+
 config = AutoConfig.from_pretrained(folder, trust_remote_code=True)
 other_config = AutoConfig.from_pretrained(folder, trust_remote_code=True, retention_ratio=0.2)
 report["config"] = [origin(config), type(config).__name__, config.retention_ratio, other_config.retention_ratio]
 
 model, info = AutoModelForImageTextToText.from_pretrained(folder, trust_remote_code=True, output_loading_info=True)
 report["model"] = [origin(model), type(model).__name__, keys_that_did_not_fit(info)]
+report["stock class: same weights"] = all(
+    torch.equal(stock.state_dict()[name], value) for name, value in model.state_dict().items()
+)
 
 processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
 other_processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True, retention_ratio=0.2)
@@ -299,6 +308,11 @@ def test_the_folder_saved_again_is_the_same(report, root):
 
 def test_loading_and_answering_warns_of_nothing(report):
     assert report["warnings"] == []
+
+
+def test_the_stock_class_loads_the_folder_without_the_code(report):
+    assert report["stock class: keys that did not fit"] == []
+    assert report["stock class: same weights"]
 
 
 def test_the_pipeline_answers_about_a_video(report, here):
