@@ -37,12 +37,18 @@ class CallersPrompt:
         return torch.cat([prompt.to(sequences), sequences[:, self.run.shape[1] :]], dim=1)
 
     def as_run(self, sequences: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """A later turn, which begins with the caller's prompt, with the one that was run; and its mask."""
-        added = sequences[:, self.written.shape[1] :]
-        added_mask = torch.ones_like(added) if mask is None else mask[:, self.written.shape[1] :]
-        copies = len(sequences) // len(self.run)
-        run, run_mask = (part.repeat_interleave(copies, dim=0) for part in (self.run, self.run_mask))
-        return torch.cat([run.to(added), added], dim=1), torch.cat([run_mask.to(added_mask), added_mask], dim=1)
+        """A later turn, which begins with the caller's prompt, with the one that was run; and its mask.
+
+        Where the mask is wider than the sequences, these are the new part alone: they stay as they are.
+        """
+        if mask is None:
+            mask = torch.ones_like(sequences)
+        run, run_mask = (part.repeat_interleave(len(mask) // len(part), dim=0) for part in (self.run, self.run_mask))
+        is_whole = mask.shape[1] == sequences.shape[1]
+        mask = torch.cat([run_mask.to(mask), mask[:, self.written.shape[1] :]], dim=1)
+        if is_whole:
+            sequences = torch.cat([run.to(sequences), sequences[:, self.written.shape[1] :]], dim=1)
+        return sequences, mask
 
     def show(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         """The arguments of `generate`, with the caller's own objects seeing the caller's prompt."""
@@ -62,12 +68,17 @@ class CallersPrompt:
     @staticmethod
     def of(cache: Cache | None) -> "CallersPrompt | None":
         """The prompt that a cache remembers, if it was run from another one than the caller's."""
+        if cache is not None and cache.get_seq_length() == 0:  # new, or reset for another conversation
+            cache.callers_prompt = None
         return getattr(cache, "callers_prompt", None)
 
     def _show_row(self, prefix_allowed_tokens_fn: Callable[[int, Tensor], list[int]]) -> Callable:
         def allowed_tokens(row: int, sequence: Tensor) -> list[int]:
-            written = torch.cat([self.written[row].to(sequence), sequence[self.run.shape[1] :]])
-            return prefix_allowed_tokens_fn(row, written)
+            # Samples of one prompt are counted as rows of their own, so the prompt tells which one it is.
+            prompt, added = sequence[: self.run.shape[1]], sequence[self.run.shape[1] :]
+            is_of = (self.run == prompt.to(self.run)).all(-1)
+            written = self.written[int(is_of.int().argmax())].to(sequence)
+            return prefix_allowed_tokens_fn(row, torch.cat([written, added]))
 
         return allowed_tokens
 

@@ -299,7 +299,8 @@ class AOTLlavaOnevisionModel(LlavaOnevisionModel):
     ) -> dict[str, Tensor | None]:
         num_columns = prompt["is_video"].shape[1]
         mask = prompt["attention_mask"]
-        if mask is None:
+        has_mask = mask is not None
+        if not has_mask:
             mask = torch.ones_like(prompt["is_video"], dtype=torch.long)
         if mask.dim() != 2:
             raise ValueError(
@@ -316,7 +317,8 @@ class AOTLlavaOnevisionModel(LlavaOnevisionModel):
         }
         if prompt["position_ids"] is not None:
             prompt["position_ids"] = _consecutive_positions(prompt["position_ids"], layout)
-        prompt["attention_mask"] = torch.cat([cached_mask, prompt["attention_mask"]], dim=1)
+        needs_mask = has_mask or bool((layout == PADDING).any())
+        prompt["attention_mask"] = torch.cat([cached_mask, prompt["attention_mask"]], dim=1) if needs_mask else None
         return prompt
 
 
@@ -373,10 +375,12 @@ class AOTLlavaOnevisionForConditionalGeneration(LlavaOnevisionForConditionalGene
             return super().generate(**kwargs)
         if kwargs.get("inputs") is not None:
             kwargs["input_ids"] = kwargs.pop("inputs")
+        if kwargs.get("input_ids") is None and kwargs.get("inputs_embeds") is None:
+            raise ValueError("`input_ids` and `inputs_embeds` are both None: pass one of them beside the video.")
         if kwargs.get("attention_mask") is None:
             kwargs["attention_mask"] = self._mask_of_padding(kwargs)
         written_ids, written_length = kwargs.get("input_ids"), _prompt_length(kwargs)
-        if earlier_prompt is not None:
+        if earlier_prompt is not None and written_ids is not None:
             run_ids, run_mask = earlier_prompt.as_run(written_ids, kwargs["attention_mask"])
             kwargs |= {"input_ids": run_ids, "attention_mask": run_mask}
 
@@ -385,17 +389,17 @@ class AOTLlavaOnevisionForConditionalGeneration(LlavaOnevisionForConditionalGene
         if prompt is not None:
             kwargs = _with_prompt(kwargs, prompt) | {"input_ids": prompt.input_ids}
         kwargs = {name: value for name, value in kwargs.items() if value is not None}
-        if earlier_prompt is None and (prompt is None or not prompt.was_resized):
-            return super().generate(**kwargs)
         self._count_lengths_from(kwargs, num_removed=written_length - _prompt_length(kwargs))
-        if written_ids is None:
+        if written_ids is None or torch.equal(written_ids, kwargs["input_ids"]):
             return super().generate(**kwargs)
-        callers_prompt = CallersPrompt(written_ids, kwargs["input_ids"], kwargs["attention_mask"])
+        run_mask = kwargs.get("attention_mask", torch.ones_like(kwargs["input_ids"]))
+        callers_prompt = CallersPrompt(written_ids, kwargs["input_ids"], run_mask)
         output = super().generate(**callers_prompt.show(kwargs))
         if isinstance(output, Tensor):
+            callers_prompt.attach_to(kwargs.get("past_key_values"))
             return callers_prompt.as_written(output)
-        output.sequences = callers_prompt.as_written(output.sequences)
         callers_prompt.attach_to(output.past_key_values)
+        output.sequences = callers_prompt.as_written(output.sequences)
         return output
 
     def prepare_inputs_for_generation(self, input_ids, *args, inputs_embeds=None, is_first_iteration=False, **kwargs):
@@ -419,16 +423,20 @@ class AOTLlavaOnevisionForConditionalGeneration(LlavaOnevisionForConditionalGene
     def _embed_new_part(self, kwargs: dict[str, Any]) -> EmbeddedPrompt | None:
         # Of a conversation whose beginning is in the cache, the video belongs to the part that is new.
         cache, input_ids, mask = (kwargs.get(name) for name in ("past_key_values", "input_ids", "attention_mask"))
-        num_cached = 0 if cache is None or input_ids is None else cache.get_seq_length()
-        if num_cached == 0 or (mask is not None and mask.shape[1] != input_ids.shape[1]):
+        num_cached = 0 if cache is None or input_ids is None else int(cache.get_seq_length())
+        if num_cached == 0:
             return self.model.embed_prompt(**_select(kwargs, PROMPT_INPUTS))
-        new_part = {"input_ids": input_ids[:, num_cached:]}
-        if kwargs.get("position_ids") is not None:
+        if mask is None:
+            mask = torch.ones_like(input_ids)
+        is_whole = mask.shape[1] == input_ids.shape[1]
+        new_part = {"input_ids": input_ids[:, num_cached:] if is_whole else input_ids, "attention_mask": mask}
+        if kwargs.get("position_ids") is not None and is_whole:
             new_part["position_ids"] = kwargs["position_ids"][:, num_cached:]
         prompt = self.model.embed_prompt(**(_select(kwargs, PROMPT_INPUTS) | new_part))
         if prompt is not None:
-            cached_ids = input_ids[:, :num_cached]
-            cached_embeds = self.get_input_embeddings()(cached_ids).to(prompt.inputs_embeds)
+            # The parent wants the whole conversation, though it runs the new part alone: a filler does for the rest.
+            cached_ids = input_ids[:, :num_cached] if is_whole else input_ids.new_zeros(len(input_ids), num_cached)
+            cached_embeds = prompt.inputs_embeds.new_zeros(len(input_ids), num_cached, prompt.inputs_embeds.shape[-1])
             prompt.input_ids = torch.cat([cached_ids, prompt.input_ids], dim=1)
             prompt.inputs_embeds = torch.cat([cached_embeds, prompt.inputs_embeds], dim=1)
         return prompt
@@ -447,7 +455,7 @@ class AOTLlavaOnevisionForConditionalGeneration(LlavaOnevisionForConditionalGene
         # `max_length` and `min_length` count the caller's prompt, which has more columns than the one that is run.
         for name in ("max_length", "min_length"):
             length = self._generation_option(kwargs, name)
-            if length:
+            if length and num_removed:
                 kwargs[name] = max(0, length - num_removed)
 
     def _generation_option(self, kwargs: dict[str, Any], name: str) -> Any:

@@ -168,6 +168,18 @@ def test_the_video_is_encoded_once(model, prompt, vision_tower_calls, ratio, opt
     assert len(vision_tower_calls) == 1
 
 
+@pytest.mark.parametrize("ratio", [0.25, 1.0])
+def test_the_video_is_encoded_without_gradients(model, prompt, ratio):
+    """Their graph would hold the whole vision tower's activations until the answer is written."""
+    states = []
+    handle = model.model.vision_tower.register_forward_hook(lambda *_: states.append(torch.is_grad_enabled()))
+    try:
+        new_text(model, prompt(TEXT, retention_ratio=ratio))
+    finally:
+        handle.remove()
+    assert states == [False]
+
+
 def test_generation_under_inference_mode(model, full, greedy):
     with torch.inference_mode():
         assert torch.equal(new_text(model, full), greedy)
@@ -521,16 +533,16 @@ def test_second_turn_with_a_new_video(model, prompt, ratios, only_new_ids):
 
 
 @pytest.mark.parametrize("ratio", [0.25, 1.0])
-def test_second_turn_with_a_new_video_and_no_mask(model, prompt, ratio):
+@pytest.mark.parametrize("positions", [False, True])
+def test_second_turn_with_a_new_video_and_no_mask(model, prompt, ratio, positions):
     first, second = prompt(TEXT), prompt("<video>So?", seeds=(1,), retention_ratio=ratio)
     exact = prompt("<video>So?", seeds=(1,))
     expected = without_cache(model, first, exact["input_ids"], exact["pixel_values_videos"])
     outputs = model.generate(**first, max_new_tokens=4, return_dict_in_generate=True)
-    later = {
-        "input_ids": torch.cat([outputs.sequences, second["input_ids"]], dim=1),
-        "pixel_values_videos": second["pixel_values_videos"],
-    }
-    assert torch.equal(new_text(model, later, past_key_values=outputs.past_key_values), expected)
+    ids = torch.cat([outputs.sequences, second["input_ids"]], dim=1)
+    later = {"input_ids": ids, "pixel_values_videos": second["pixel_values_videos"]}
+    options = {"position_ids": torch.arange(ids.shape[1])[None]} if positions else {}
+    assert torch.equal(new_text(model, later, past_key_values=outputs.past_key_values, **options), expected)
 
 
 @pytest.mark.parametrize("ratio", [0.25, 1.0])
@@ -591,13 +603,13 @@ def test_a_cache_that_was_reset_serves_another_prompt(model, prompt, ratio):
         assert torch.equal(new_text(model, inputs, past_key_values=cache), new_text(model, inputs))
 
 
-def test_a_cache_returned_and_reset_serves_another_prompt(model, prompt):
+def test_a_cache_returned_and_reset_serves_another_prompt(model, configure, prompt):
     cache = StaticCache(config=model.config.get_text_config(), max_cache_len=120)
     full = prompt(TEXT, retention_ratio=1.0)
     model.generate(**full, max_new_tokens=2, past_key_values=cache, return_dict_in_generate=True)
-    for ratio in (1.0, 0.25):
+    configure(retention_ratio=0.5)  # so the same prompt is now cut to another length
+    for inputs in (full, *(prompt("<video>And then?", seeds=(1,), retention_ratio=ratio) for ratio in (1.0, 0.25))):
         cache.reset()
-        inputs = prompt("<video>And then?", seeds=(1,), retention_ratio=ratio)
         assert torch.equal(new_text(model, inputs, past_key_values=cache), new_text(model, inputs))
 
 
