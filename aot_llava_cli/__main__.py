@@ -6,6 +6,7 @@ import typer
 from typer.core import TyperGroup
 
 from .generate import generate
+from .push import push
 
 
 class PlainErrors(TyperGroup):
@@ -32,6 +33,7 @@ class PlainErrors(TyperGroup):
 
 app = typer.Typer(cls=PlainErrors, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command()(generate)
+app.command()(push)
 
 
 @app.callback()

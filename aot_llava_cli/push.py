@@ -1,0 +1,85 @@
+"""`aot-llava push`: publishes AOT variants of a checkpoint on the Hub, or writes them to folders."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def push(
+    variant: Annotated[
+        list[str],
+        typer.Option(
+            help="A variant: a JSON file, a folder of them, or a name from configuration/. May be given several "
+            "times; of several variants each has a branch, and main gets the first."
+        ),
+    ],
+    base: Annotated[
+        str | None,
+        typer.Option(
+            help="Hub ID or folder of a LLaVA-OneVision checkpoint. By default what the variant was made for.",
+            show_default=False,
+        ),
+    ] = None,
+    base_revision: Annotated[
+        str | None, typer.Option(help="Branch, tag or commit of the base. By default main.", show_default=False)
+    ] = None,
+    repo_id: Annotated[
+        str | None, typer.Option(help="The repository to push to, owner/name.", show_default=False)
+    ] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="The branch to push one variant to. By default main.", show_default=False)
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace what is there, even if it is something else.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be transferred and how, and change nothing.")
+    ] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Write a folder, ready for from_pretrained, instead of pushing.", show_default=False),
+    ] = None,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            help="A token of the Hub that may write. By default the one you logged in with.", show_default=False
+        ),
+    ] = None,
+) -> None:
+    """Publish AOT variants of a checkpoint, without loading the model and without moving its weights."""
+    # Only now: what `--help` needs is imported above.
+    from huggingface_hub import get_token
+
+    from hub_upload.errors import PushError, redact
+    from hub_upload.push import Options, run
+
+    token = token or get_token()
+    options = Options(
+        variants=variant,
+        base=base,
+        base_revision=base_revision,
+        repo_id=repo_id,
+        revision=revision,
+        output=output,
+        private=private,
+        overwrite=overwrite,
+        dry_run=dry_run,
+        token=token,
+    )
+    try:
+        run(
+            options,
+            say=lambda line: typer.echo(redact(line, token)),
+            warn=lambda line: typer.echo(redact(line, token), err=True),
+        )
+    except BrokenPipeError:
+        raise
+    except (ValueError, OSError, ImportError) as error:
+        raise PushError(redact(str(error), token)) from None
+    except KeyboardInterrupt:
+        typer.echo(
+            "Interrupted: every branch is as it was or complete. Run the same command again to go on.", err=True
+        )
+        raise

@@ -1,0 +1,107 @@
+"""How much memory a push takes: `python -m benchmarks.push_memory`.
+
+Makes checkpoints of different sizes with random weights, pushes each from its folder to a Hub on this machine (the one
+of the tests) with `python -m hub_upload`, and prints the peak memory of that process. What it starts to check that the
+variant loads imports torch, and is told apart; it never sees the weights. For Linux.
+"""
+
+import argparse
+import json
+import os
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from transformers import LlavaOnevisionForConditionalGeneration, LlavaOnevisionProcessor
+
+from aot_llava_cli.demo_checkpoint import save_demo_checkpoint
+
+ROOT = Path(__file__).parents[1]
+MIB = 1 << 20
+SHARD_MIB = 512
+VARIANT = "llava-onevision-7b-10-uniform"
+
+PUSH = """
+import resource, runpy, sys
+sys.argv[0] = "hub_upload"
+try:
+    runpy.run_module("hub_upload", run_name="__main__", alter_sys=True)
+finally:
+    # Not getrusage's own peak: that begins with what the process had that started this one.
+    with open("/proc/self/status") as status:
+        own = next(line for line in status if line.startswith("VmHWM")).split()[1]
+    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    print(f"PEAK {own} {children} {'torch' in sys.modules}", file=sys.stderr)
+"""
+
+
+def main() -> None:
+    """Measures and prints a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[256, 2048], metavar="MiB")
+    parser.add_argument("--folder", type=Path, help="where the checkpoints are made; by default a temporary one")
+    options = parser.parse_args()
+    print(f"{'weights':>10} {'push, peak':>12} {'check, peak':>12} {'seconds':>8}")
+    for size in options.sizes:
+        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+            own, check, seconds = _push(Path(folder), size)
+        print(f"{size:>6} MiB {own:>8.0f} MiB {check:>8.0f} MiB {seconds:>8.1f}", flush=True)
+
+
+def _push(folder: Path, size: int) -> tuple[float, float, float]:
+    sys.path.insert(0, str(ROOT / "tests"))
+    from hub_server import HubServer, environment
+
+    base = folder / "base"
+    _make_base(base, size)
+    with HubServer() as server:
+        arguments = ["--base", str(base), "--variant", VARIANT, "--repo-id", "me/aot", "--token", server.token("me")]
+        started = time.perf_counter()
+        process = subprocess.run(
+            [sys.executable, "-c", PUSH, *arguments],
+            check=False,
+            cwd=ROOT,
+            env={**os.environ, **environment(server, folder / "home")},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        seconds = time.perf_counter() - started
+        if process.returncode != 0 or server.large_bytes_uploaded() < size * MIB:
+            sys.exit(f"The push failed:\n{process.stderr}")
+    peaks = next(line for line in process.stderr.splitlines() if line.startswith("PEAK")).split()
+    if peaks[3] != "False":
+        sys.exit("The push imported torch.")
+    return int(peaks[1]) / 1024, int(peaks[2]) / 1024, seconds
+
+
+def _make_base(folder: Path, size: int) -> None:
+    """A demo checkpoint with other weights: shards of random bytes, written without holding them in memory."""
+    save_demo_checkpoint(
+        folder, model_class=LlavaOnevisionForConditionalGeneration, processor_class=LlavaOnevisionProcessor
+    )
+    (folder / "model.safetensors").unlink()
+    sizes = [min(SHARD_MIB, size - start) for start in range(0, size, SHARD_MIB)]
+    weight_map = {}
+    for number, shard_size in enumerate(sizes, start=1):
+        name = f"model-{number:05}-of-{len(sizes):05}.safetensors"
+        weight_map[f"weight_{number}"] = name
+        _write_shard(folder / name, f"weight_{number}", shard_size)
+    index = {"metadata": {"total_size": size * MIB}, "weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def _write_shard(file: Path, tensor: str, size: int) -> None:
+    described = {tensor: {"dtype": "U8", "shape": [size * MIB], "data_offsets": [0, size * MIB]}}
+    header = json.dumps(described).encode()
+    with open(file, "wb") as shard:
+        shard.write(struct.pack("<Q", len(header)) + header)
+        for _ in range(size):
+            shard.write(os.urandom(MIB))
+
+
+if __name__ == "__main__":
+    main()

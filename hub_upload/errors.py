@@ -1,0 +1,142 @@
+"""What can go wrong with the Hub, in words: the cause, the remedy, and whether to try again."""
+
+import errno
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from huggingface_hub import errors as hub_errors
+
+
+class PushError(ValueError):
+    """Ends a push; the message is one line that names the cause and the remedy."""
+
+
+class DamagedDownloadError(OSError):
+    """What came down has another hash than the Hub told."""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Why a request failed and what helps; `wait` is what the Hub asked for, in seconds."""
+
+    cause: str
+    remedy: str
+    is_transient: bool = False
+    wait: float | None = None
+
+
+RUN_AGAIN = "Run the same command again: it goes on where it stopped."
+
+_REMEDIES = {
+    400: "Run the same command again; if that does not help, update huggingface_hub.",
+    401: "Log in with `hf auth login`, or give a valid token with --token.",
+    402: "The account needs a plan that allows this: see https://huggingface.co/pricing.",
+    403: "Use a token with write permission for the target (https://huggingface.co/settings/tokens), or another "
+    "--repo-id.",
+    404: "Check the spelling; a private or gated repository also needs a token that may see it.",
+    408: RUN_AGAIN,
+    409: "Somebody else is changing the repository: run the same command again when they are done.",
+    412: "Somebody else is changing the branch: run the same command again when they are done.",
+    413: "A file is larger than the Hub takes: save the base in smaller shards "
+    '(`model.save_pretrained(folder, max_shard_size="5GB")`) and push that folder.',
+    422: "The Hub did not get the bytes that it was told to expect: run the same command again.",
+    429: "Wait a few minutes and run the same command again: it goes on where it stopped.",
+}
+_TRANSIENT_STATUS = {408, 409, 412, 425, 429, 500, 502, 503, 504}
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+def diagnose(error: BaseException) -> Diagnosis:
+    """Explains any exception; an unknown one is its own cause."""
+    chain = list(_chain(error))
+    for known in chain:
+        if isinstance(known, hub_errors.OfflineModeIsEnabled):
+            return Diagnosis("HF_HUB_OFFLINE is set", "Unset it: a push needs the Hub.")
+        if isinstance(known, hub_errors.GatedRepoError):
+            repo_url = re.sub(r"/(resolve|api/models)/.*", "", str(known.response.url))
+            return Diagnosis(
+                f"{_describe(known)}, the repository is gated",
+                f"Accept its conditions on its page on the Hub ({repo_url}) and log in with `hf auth login`.",
+            )
+        if isinstance(known, hub_errors.HfHubHTTPError):
+            return _diagnose_status(known)
+        if isinstance(known, OSError) and known.errno in _DISK_FULL:
+            return Diagnosis(
+                f"the disk is full ({known})",
+                "Free some space, or let HF_HOME (downloads) or --output name a larger disk. " + RUN_AGAIN,
+            )
+        if isinstance(known, DamagedDownloadError):
+            return Diagnosis(str(known), RUN_AGAIN, is_transient=True)
+    for known in chain:
+        # httpx's errors, whichever httpx this huggingface_hub uses, and the sockets' own.
+        if isinstance(known, (hub_errors.HTTPError, ConnectionError, TimeoutError)):
+            cause = _in_one_line(known) or type(known).__name__
+            return Diagnosis(
+                f"the connection to the Hub failed ({cause})", f"Check the network. {RUN_AGAIN}", is_transient=True
+            )
+    if isinstance(error, (ValueError, OSError)):
+        return Diagnosis(_in_one_line(error), RUN_AGAIN)
+    told = f"{type(chain[-1]).__name__}: {_in_one_line(chain[-1])}"
+    return Diagnosis(f"huggingface_hub did not understand the Hub's answer ({told})", RUN_AGAIN)
+
+
+def is_refused_copy(error: BaseException) -> bool:
+    """Whether the Hub, or this huggingface_hub, does not copy files from the base on the server's side."""
+    for known in _chain(error):
+        if isinstance(known, getattr(hub_errors, "FileDuplicationError", ())):
+            return True
+        if isinstance(known, hub_errors.HfHubHTTPError):
+            status, path = known.response.status_code, known.response.request.url.path
+            is_refusal = 400 <= status < 500 and status != 401 and status not in _TRANSIENT_STATUS
+            return path.endswith("/lfs-files/duplicate") and (is_refusal or status == 501)
+        if isinstance(known, ValueError) and "Cannot duplicate LFS file" in str(known):
+            return True
+    return False
+
+
+def redact(text: str, token: str | None) -> str:
+    """The text without the token, and without anything that looks like one."""
+    if token:
+        text = text.replace(token, "***")
+    return re.sub(r"\bhf_[A-Za-z0-9]{20,}", "***", text)
+
+
+def _diagnose_status(error: hub_errors.HfHubHTTPError) -> Diagnosis:
+    status = error.response.status_code
+    remedy = _REMEDIES.get(status)
+    if isinstance(error, hub_errors.RevisionNotFoundError):
+        remedy = "There is no such branch, tag or commit: check the revision."
+    elif isinstance(error, hub_errors.RepositoryNotFoundError):
+        remedy = _REMEDIES[404]
+    elif remedy is None:
+        remedy = f"The Hub has a problem (https://status.huggingface.co). {RUN_AGAIN}"
+    return Diagnosis(_describe(error), remedy, status in _TRANSIENT_STATUS, _retry_after(error))
+
+
+def _describe(error: hub_errors.HfHubHTTPError) -> str:
+    """Like `the Hub answered 403 Forbidden (you may not) to POST /api/repos/create`."""
+    response = error.response
+    told = response.headers.get("X-Error-Message") or error.server_message
+    reason = " ".join(str(part) for part in (response.status_code, response.reason_phrase) if part)
+    told = f" ({told.strip()})" if told and told.strip() != response.reason_phrase else ""
+    return f"the Hub answered {reason}{told} to {response.request.method} {response.request.url.path}"
+
+
+def _in_one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def _retry_after(error: hub_errors.HfHubHTTPError) -> float | None:
+    try:
+        return max(0.0, float(error.response.headers["Retry-After"]))
+    except (KeyError, ValueError):
+        return None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__

@@ -1,0 +1,63 @@
+"""The connection to the Hub: every request is tried again where that may help, and every failure is put in words."""
+
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from huggingface_hub import HfApi
+
+from .errors import DamagedDownloadError, PushError, diagnose
+from .files import FileOnDisk, FileOnHub
+
+ATTEMPTS = 5
+LONGEST_WAIT = 600
+
+Result = TypeVar("Result")
+
+
+class Hub:
+    """What a push asks of the Hub.
+
+    Args:
+        api: the Hub's client, which holds the token.
+        warn: called with a line of text where a request is tried again.
+    """
+
+    def __init__(self, api: HfApi, warn: Callable[[str], None]):
+        self.api = api
+        self._warn = warn
+
+    def call(self, doing: str, function: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:
+        """Calls a function that may be repeated safely, up to `ATTEMPTS` times.
+
+        It waits as long as the Hub asks for, or 1, 2, 4, 8 seconds.
+
+        Raises:
+            PushError: with what was being done, the cause and the remedy.
+        """
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return function(*args, **kwargs)
+            except PushError:
+                raise
+            except Exception as error:
+                diagnosis = diagnose(error)
+                wait = 2.0 ** (attempt - 1) if diagnosis.wait is None else diagnosis.wait
+                if not diagnosis.is_transient or attempt == ATTEMPTS or wait > LONGEST_WAIT:
+                    raise PushError(f"{doing}: {diagnosis.cause}. {diagnosis.remedy}") from error
+                self._warn(f"{doing}: {diagnosis.cause}. Trying again in {wait:.0f} s ({attempt} of {ATTEMPTS - 1}).")
+                time.sleep(wait)
+        raise AssertionError("unreachable")
+
+    def fetch(self, file: FileOnHub) -> FileOnDisk:
+        """Downloads a file into huggingface_hub's cache and checks it against the hash that the Hub tells."""
+        return self.call(f"Downloading {file.path} of {file.repo_id}", self._fetch, file)
+
+    def _fetch(self, file: FileOnHub) -> FileOnDisk:
+        path = self.api.hf_hub_download(file.repo_id, file.path, revision=file.revision)
+        on_disk = FileOnDisk.at(file.path, path)
+        if not file.is_same_as(on_disk):
+            # Or the cache would hand it out again.
+            on_disk.file.unlink()
+            raise DamagedDownloadError(f"{file.path} arrived damaged, with another hash than the Hub tells")
+        return on_disk

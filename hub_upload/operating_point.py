@@ -1,0 +1,109 @@
+"""What a variant costs, learnt by loading it without its weights in a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import HfApi
+
+from aot_llava_cli.flops import prefill_flops
+
+from .errors import PushError
+
+_PROGRAM = Path(__file__).with_name("load_in_fresh_process.py")
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """Video tokens before and after, and the language model that reads them."""
+
+    num_frames: int
+    tokens_before: int
+    tokens_after: int
+    has_fixed_token_count: bool
+    num_layers: int
+    hidden_size: int
+    intermediate_size: int
+
+    @property
+    def flops_before(self) -> int:
+        """Prefill FLOPs by Eq. 17, of the video tokens alone."""
+        return self._prefill_flops(self.tokens_before)
+
+    @property
+    def flops_after(self) -> int:
+        return self._prefill_flops(self.tokens_after)
+
+    def _prefill_flops(self, num_tokens: int) -> int:
+        return prefill_flops(
+            num_tokens,
+            num_layers=self.num_layers,
+            hidden_size=self.hidden_size,
+            intermediate_size=self.intermediate_size,
+        )
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What is to be loaded: a folder, or a repository at a commit. Messages about it begin with its name."""
+
+    name: str
+    location: str
+    num_frames: int
+    revision: str | None = None
+
+
+def load_without_weights(checkpoints: Sequence[Checkpoint], api: HfApi) -> list[OperatingPoint]:
+    """Loads the config and the remote code of each, with empty caches, so that nothing comes from this machine.
+
+    Raises:
+        PushError: if one does not load; the message is the config's own where a field is wrong.
+    """
+    answers = _ask_fresh_process(checkpoints, api)
+    for checkpoint, answer in zip(checkpoints, answers):
+        if "error" in answer:
+            raise PushError(f"{checkpoint.name}: {answer['error']}")
+    return [OperatingPoint(**answer) for answer in answers]
+
+
+def _ask_fresh_process(checkpoints: Sequence[Checkpoint], api: HfApi) -> list[dict]:
+    questions = [
+        {"location": checkpoint.location, "revision": checkpoint.revision, "num_frames": checkpoint.num_frames}
+        for checkpoint in checkpoints
+    ]
+    with tempfile.TemporaryDirectory(prefix="aot-load-") as folder:
+        process = subprocess.run(
+            [sys.executable, "-c", _PROGRAM.read_text(encoding="utf-8")],
+            check=False,
+            capture_output=True,
+            cwd=folder,
+            encoding="utf-8",
+            env=_environment(Path(folder), api),
+            input="".join(json.dumps(question) + "\n" for question in questions),
+        )
+    answers = [json.loads(line) for line in process.stdout.splitlines()]
+    if len(answers) < len(checkpoints):
+        *_, last_line = process.stderr.strip().splitlines() or [f"exit code {process.returncode}"]
+        raise PushError(f"{checkpoints[len(answers)].name}: the fresh process ended with {last_line}")
+    return answers
+
+
+def _environment(caches: Path, api: HfApi) -> dict[str, str]:
+    environment = {
+        **os.environ,
+        "HF_ENDPOINT": api.endpoint,
+        "HF_HOME": str(caches),
+        "HF_HUB_CACHE": str(caches / "hub"),
+        "HF_MODULES_CACHE": str(caches / "modules"),
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "HF_HUB_OFFLINE": "0",
+        "PYTHONIOENCODING": "utf-8",
+    }
+    if isinstance(api.token, str):
+        environment["HF_TOKEN"] = api.token
+    return environment

@@ -1,0 +1,169 @@
+"""From a base and its variants to a repository on the Hub, or to folders."""
+
+import re
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from huggingface_hub import HfApi
+
+from .base import Base, read_base
+from .errors import PushError
+from .files import readable_size
+from .hub import Hub
+from .model_card import loading_lines
+from .operating_point import Checkpoint, OperatingPoint, load_without_weights
+from .output_folder import check_output, write_folder
+from .publication import (
+    MAIN,
+    Publication,
+    assign_branches,
+    describe_base,
+    describe_point,
+    describe_transfers,
+    make_publication,
+)
+from .publisher import Publisher
+from .repository import description_files
+from .target import BranchState
+from .variants import Variant, read_variants
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line was given; see `aot-llava push --help`."""
+
+    variants: Sequence[str]
+    base: str | None = None
+    base_revision: str | None = None
+    repo_id: str | None = None
+    revision: str | None = None
+    output: Path | None = None
+    private: bool = False
+    overwrite: bool = False
+    dry_run: bool = False
+    token: str | None = field(default=None, repr=False)
+
+
+def run(options: Options, say: Callable[[str], None], warn: Callable[[str], None]) -> None:
+    """Pushes, or writes folders, or with `dry_run` only says what it would do.
+
+    Raises:
+        PushError: if something is wrong or goes wrong; no branch and no folder is then left half done.
+    """
+    _check(options)
+    hub = Hub(HfApi(token=options.token or False), warn)
+    variants = read_variants(options.variants, options.base)
+    base = read_base(options.base or _only_base_model(variants), options.base_revision, hub)
+    say(describe_base(base))
+    _warn_of_other_bases(base, variants, warn)
+    if options.output is not None:
+        _write_folders(options, base, variants, hub, say)
+    else:
+        _push(options, base, variants, hub, say)
+
+
+def _check(options: Options) -> None:
+    if options.repo_id is None and options.output is None:
+        raise PushError("--repo-id is missing: name the repository to push to, or a folder to write with --output.")
+    if options.repo_id is not None and not re.fullmatch(r"[\w.-]+/[\w.-]+", options.repo_id):
+        raise PushError(f"--repo-id {options.repo_id} is no repository: give owner/name.")
+    if options.output is not None:
+        check_output(options.output, options.overwrite)
+    elif not options.token and not options.dry_run:
+        raise PushError("there is no token: log in with `hf auth login`, or give one with --token.")
+    if options.token and not re.fullmatch(r"[!-~]+", options.token):
+        raise PushError("the token holds characters that no token has: copy it again.")
+
+
+def _only_base_model(variants: Sequence[Variant]) -> str:
+    base_models = sorted({variant.base_model for variant in variants})
+    if len(base_models) > 1:
+        raise PushError(f"--base is missing, and the variants were made for several: {', '.join(base_models)}.")
+    return base_models[0]
+
+
+def _warn_of_other_bases(base: Base, variants: Sequence[Variant], warn: Callable[[str], None]) -> None:
+    for variant in variants:
+        if base.is_on_hub and variant.base_model != base.location:
+            warn(f"{variant.name} was made for {variant.base_model}, and is now used with {base.location}.")
+
+
+def _load_before_anything_moves(base: Base, variants: Sequence[Variant], hub: Hub) -> dict[str, OperatingPoint]:
+    """Loads what will be published; the config itself finds wrong values, against the base's vision tower."""
+    with tempfile.TemporaryDirectory(prefix="aot-variants-") as folder:
+        for variant in variants:
+            for file in description_files(base, variant):
+                file.place_in(Path(folder, variant.name))
+        checkpoints = [
+            Checkpoint(f"variant {variant.name}", str(Path(folder, variant.name)), variant.num_frames)
+            for variant in variants
+        ]
+        points = load_without_weights(checkpoints, hub.api)
+    return {variant.name: point for variant, point in zip(variants, points)}
+
+
+def _write_folders(
+    options: Options, base: Base, variants: Sequence[Variant], hub: Hub, say: Callable[[str], None]
+) -> None:
+    points = _load_before_anything_moves(base, variants, hub)
+    way = "downloaded into huggingface_hub's cache, then linked or copied" if base.is_on_hub else "linked or copied"
+    say(f"Output    {options.output}: {readable_size(sum(file.size for file in base.files))} {way}")
+    for variant in variants:
+        folder = options.output / variant.name if len(variants) > 1 else options.output
+        # The card names what will hold the files: the repository if there is to be one, else the folder.
+        branch = variant.name if options.repo_id and len(variants) > 1 else options.revision or MAIN
+        point = {variant.name: points[variant.name]}
+        publication = make_publication(base, branch, variant, point, options.repo_id or str(folder))
+        say(f"\n{describe_point(publication, folder.name)}")
+        if not options.dry_run:
+            write_folder(folder, publication.files, hub)
+            say(f"{folder} is ready:\n\n" + "\n".join(loading_lines(str(folder))))
+    if options.dry_run:
+        say("\nDry run: nothing was written.")
+
+
+def _push(options: Options, base: Base, variants: Sequence[Variant], hub: Hub, say: Callable[[str], None]) -> None:
+    assigned = assign_branches(variants, options.revision)
+    publisher = Publisher(hub, options.repo_id, base, options.overwrite, say)
+    if not options.dry_run:
+        hub.call("Checking the token", hub.api.whoami)
+    states = [publisher.look_at(branch) for branch, _ in assigned]
+    points = _load_before_anything_moves(base, variants, hub)
+    planned = [make_publication(base, branch, variant, points, options.repo_id) for branch, variant in assigned]
+    say(_describe_target(options, states))
+    say(_describe_way(base, publisher))
+    say("\n".join(describe_transfers(planned, states, publisher.can_copy_from_base, options.overwrite)))
+    say("")
+    if options.dry_run:
+        say("Dry run: nothing was changed.")
+        return
+    if not states[0].repository_exists:
+        publisher.create_repository(options.private)
+    commits = [publisher.publish(publication) for publication in planned]
+    publisher.load(planned, commits)
+    say("Verified: files, hashes of the weights, config and code.")
+    say(_how_to_load(planned[0], options.repo_id, hub.api))
+
+
+def _describe_target(options: Options, states: Sequence[BranchState]) -> str:
+    if states[0].repository_exists:
+        return f"Target    {options.repo_id}, which exists" + (
+            " (--private changes nothing)" if options.private else ""
+        )
+    return f"Target    {options.repo_id}, new and {'private' if options.private else 'public'}"
+
+
+def _describe_way(base: Base, publisher: Publisher) -> str:
+    if not base.is_on_hub:
+        return "How       the weights are uploaded from the folder, once; they are read for their hashes first"
+    if publisher.can_copy_from_base:
+        return "How       the Hub copies the weights itself: none pass through this machine"
+    return "How       downloaded and uploaded: this huggingface_hub cannot copy between repositories (update it)"
+
+
+def _how_to_load(publication: Publication, repo_id: str, api: HfApi) -> str:
+    revision = None if publication.branch == MAIN else publication.branch
+    url = f"{api.endpoint}/{repo_id}" + (f"/tree/{revision}" if revision else "")
+    return "\n".join([url, "", *loading_lines(repo_id, revision)])
