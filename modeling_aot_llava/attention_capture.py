@@ -17,7 +17,7 @@ from .token_anchors import attention_received
 def capture_attention_received(vision_tower: nn.Module, layers: Sequence[int]) -> Iterator[dict[int, Tensor]]:
     """Yields a dict that, once the vision tower has run, maps each layer to the attention received there, (F, N).
 
-    The extra memory is that of `attention_received` for one layer at a time: at most 256 MiB beside the queries and
+    The extra memory is that of `attention_received` for one layer at a time: at most 128 MiB beside the queries and
     keys, or twice one frame's score matrices where those alone are larger. The hooks serve the calling thread alone,
     so several threads may run the same vision tower at once, and they are gone when the block is left.
 

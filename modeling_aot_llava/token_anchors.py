@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 # Scores of one chunk of frames are held at a time; see `attention_received`.
-MAX_SCORE_BYTES = 128 * 2**20
+MAX_SCORE_BYTES = 64 * 2**20
 
 
 @dataclass
@@ -32,7 +32,7 @@ def attention_received(queries: Tensor, keys: Tensor, scale: float) -> Tensor:
     patches and nothing else, so no gradient is kept.
 
     The scores are computed for a few frames at a time: beyond inputs and result, this needs at most twice
-    `MAX_SCORE_BYTES` (128 MiB), or twice one frame's scores (heads * N * N * 4 bytes) where those alone are larger.
+    `MAX_SCORE_BYTES` (64 MiB), or twice one frame's scores (heads * N * N * 4 bytes) where those alone are larger.
 
     Args:
         queries, keys: (F, heads, N, d).

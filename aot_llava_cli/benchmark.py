@@ -1,0 +1,17 @@
+"""`aot-llava benchmark`: the same as `python -m benchmarks` in a checkout of the repository."""
+
+import typer
+
+# The options are those of benchmarks/options.py, which also answers --help.
+PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+
+
+def benchmark(context: typer.Context) -> None:
+    """Measure speed and memory against the stock model, with real layer sizes and random weights."""
+    try:
+        from benchmarks.__main__ import main
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != "benchmarks":
+            raise
+        raise ImportError("The benchmarks are not installed: run this in a checkout of the repository.") from None
+    main(context.args, prog="aot-llava benchmark")

@@ -1,0 +1,78 @@
+"""The program `python -m benchmarks`, also `aot-llava benchmark`."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from .options import parse_options
+from .plot import draw, require_matplotlib
+
+
+def main(arguments: list[str] | None = None, prog: str = "python -m benchmarks") -> None:
+    """Measures, prints a table and writes the results.
+
+    Raises:
+        ImportError: if matplotlib is missing but a plot is wanted.
+        OSError: if the results cannot be written.
+    """
+    options = parse_options(arguments, prog)
+    if not options.no_plot:
+        require_matplotlib()
+    options.output.mkdir(parents=True, exist_ok=True)
+
+    # Only now: torch takes seconds to import, and a typing error should be answered at once.
+    import torch
+    import transformers
+    from tqdm import tqdm
+
+    from .comparison import Comparison
+    from .report import as_text, make_report, write_json
+    from .shapes import SHAPES, build_models, fill_in_defaults
+
+    try:
+        device = _device(options.device)
+    except (RuntimeError, ValueError) as error:
+        print(f"{prog}: argument --device: {str(error).splitlines()[0]}", file=sys.stderr)
+        raise SystemExit(2) from None
+    fill_in_defaults(options, device)
+    transformers.logging.set_verbosity_error()
+    torch.manual_seed(0)
+    with tqdm(file=sys.stderr, unit="run", dynamic_ncols=True, desc="making the weights") as bar:
+
+        @contextmanager
+        def step(what: str) -> Iterator[None]:
+            bar.set_description(what)
+            yield
+            bar.update()
+
+        stock, aot = build_models(SHAPES[options.shape], getattr(torch, options.dtype), device)
+        comparison = Comparison(stock, aot, options, step)
+        bar.reset(comparison.num_steps)
+        bar.set_description("warming up")
+        cases = comparison.run()
+
+    report = make_report(options, cases, sum(parameter.numel() for parameter in aot.parameters()), device)
+    write_json(report, options.output / "results.json")
+    print(as_text(report))
+    files = [options.output / "results.json", *([] if options.no_plot else draw(report, options.output))]
+    print("\nWritten: " + ", ".join(map(str, files)))
+
+
+def _device(name: str | None):
+    import torch
+
+    device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"{name!r} is neither cpu nor cuda")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"{name!r} is not there: this machine has {torch.cuda.device_count()} CUDA devices")
+    return device
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (OSError, ImportError) as error:
+        sys.exit(f"python -m benchmarks: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,235 @@
+"""Stock model and AOT on the same videos, run in turns, so that a busy machine slows both alike."""
+
+import statistics
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from modeling_aot_llava.token_budget import plan_token_budget
+
+from .cost import count_flops
+from .measure import measure_first_token, measure_language_model
+from .shapes import TEXT_TOKENS, count_all_video_tokens, make_prompt, random_videos
+from .stages import ATTENTION_CAPTURE, CompressionInputs, measure_stages, measure_vision_tower
+
+# A speed-up is AOT's value over stock's to this power: of seconds, less is better.
+SPEEDUPS = {"first_token_seconds": -1, "prefill_seconds": -1, "decode_tokens_per_second": 1}
+MEMORIES = ("peak_memory_bytes", "memory_growth_bytes")
+TOGETHER = "together"
+
+
+@dataclass
+class Contender:
+    """The stock model, or AOT at one retention ratio, and what was measured of it."""
+
+    model: nn.Module
+    retention_ratio: float | None
+    num_video_tokens: int
+    samples: list[dict[str, float]] = field(default_factory=list)
+    stage_samples: list[dict[str, float]] = field(default_factory=list)
+    out_of_memory: bool = False
+
+    @property
+    def num_tokens(self) -> int:
+        """Length of the prompt: the video, its newline token, the text."""
+        return self.num_video_tokens + 1 + TEXT_TOKENS
+
+    @property
+    def is_compressed(self) -> bool:
+        """Whether AOT has something to do."""
+        return self.retention_ratio is not None and self.retention_ratio < 1
+
+    def activate(self) -> None:
+        """Sets the ratio of the one AOT model that all ratios share."""
+        if self.retention_ratio is not None:
+            self.model.config.retention_ratio = self.retention_ratio
+
+
+class Comparison:
+    """All measurements of one run of the program."""
+
+    def __init__(self, stock: nn.Module, aot: nn.Module, options, step: Callable[[str], AbstractContextManager]):
+        self._stock, self._aot, self._options, self._step = stock, aot, options, step
+        self._weight = aot.model.image_newline
+        self._warm_up_rounds = 1 if self._weight.is_cuda else 0
+        self._towers: dict[int, tuple[list[dict[str, float]], CompressionInputs]] = {}
+
+    @property
+    def num_steps(self) -> int:
+        """How often `step` will be entered."""
+        rounds = self._warm_up_rounds + self._options.repeats
+        return len(self._options.batch) * len(self._options.frames) * (rounds * (1 + len(self._options.ratios)) + 1)
+
+    def run(self) -> list[dict[str, Any]]:
+        """Measures everything; one dict for each batch size, number of frames and contender."""
+        self._warm_up()
+        return [
+            case
+            for batch in self._options.batch
+            for num_frames in self._options.frames
+            for case in self._compare(batch, num_frames)
+        ]
+
+    def _warm_up(self) -> None:
+        for contender in self._contenders(num_frames=1):
+            contender.activate()
+            measure_first_token(contender.model, self._prompt(contender, self._videos(1, 1)))
+            if contender.is_compressed:
+                return
+
+    def _compare(self, batch: int, num_frames: int) -> list[dict[str, Any]]:
+        contenders = self._contenders(num_frames)
+        videos = self._videos(batch, num_frames)
+        for round_ in range(-self._warm_up_rounds, self._options.repeats):
+            for contender in contenders:
+                with self._step(f"{_name(contender)}, {num_frames} frames, batch {batch}"):
+                    self._measure(contender, videos, keep=round_ >= 0)
+        del videos
+        with self._step(f"stages, {num_frames} frames, batch {batch}"):
+            tower = self._measure_stages(contenders, batch, num_frames)
+        return [
+            self._describe(contender, contenders[0], tower, batch=batch, num_frames=num_frames)
+            for contender in contenders
+        ]
+
+    def _contenders(self, num_frames: int) -> list[Contender]:
+        contenders = [Contender(self._stock, None, count_all_video_tokens(self._aot.config, num_frames))]
+        for ratio in self._options.ratios:
+            contender = Contender(self._aot, ratio, 0)
+            contender.activate()
+            contender.num_video_tokens = plan_token_budget(self._aot.config, num_frames).num_video_tokens
+            contenders.append(contender)
+        return contenders
+
+    def _measure(self, contender: Contender, videos: Tensor, keep: bool) -> None:
+        if contender.out_of_memory:
+            return
+        contender.activate()
+        try:
+            sample = measure_first_token(contender.model, self._prompt(contender, videos))
+            sample |= measure_language_model(
+                contender.model, contender.num_tokens, len(videos), self._options.decode_tokens
+            )
+        except torch.OutOfMemoryError:
+            contender.out_of_memory = True
+            contender.samples.clear()
+            return
+        if keep:
+            contender.samples.append(sample)
+
+    def _measure_stages(self, contenders: list[Contender], batch: int, num_frames: int) -> dict[str, Any] | None:
+        compressed = [contender for contender in contenders if contender.is_compressed and contender.samples]
+        if not compressed:
+            return None
+        tower_frames = min(num_frames, self._options.tower_frames or (num_frames if self._weight.is_cuda else 2))
+        tower_samples, inputs = self._tower(tower_frames)
+        inputs = inputs.to(self._weight.device).with_frames(num_frames)
+        scale = batch * num_frames / tower_frames
+        for tower_sample in tower_samples:
+            for contender in compressed:
+                contender.activate()
+                stages = measure_stages(self._aot.config, inputs, contender.num_video_tokens, batch)
+                capture = tower_sample["capture"] * scale
+                together = capture + stages["after projector"]
+                contender.stage_samples.append({ATTENTION_CAPTURE: capture, **stages, TOGETHER: together})
+        return {
+            "frames": tower_frames,
+            **{name: summarise(tower_samples, name) for name in ("alone", "watched", "capture")},
+            "slowdown_watched": median(tower_samples, "watched") / median(tower_samples, "alone"),
+            "share_of_capture": median(tower_samples, "capture") / median(tower_samples, "alone"),
+        }
+
+    def _tower(self, num_frames: int) -> tuple[list[dict[str, float]], CompressionInputs]:
+        if num_frames not in self._towers:
+            pixels = self._videos(1, num_frames)[0]
+            runs = [measure_vision_tower(self._aot, pixels) for _ in range(self._options.repeats)]
+            self._towers[num_frames] = [sample for sample, _ in runs], runs[-1][1].to("cpu")
+        return self._towers[num_frames]
+
+    def _describe(
+        self, contender: Contender, stock: Contender, tower: dict[str, Any] | None, *, batch: int, num_frames: int
+    ) -> dict[str, Any]:
+        flops, stock_flops = (
+            count_flops(
+                self._aot.config,
+                num_frames=num_frames,
+                num_tokens=each.num_tokens,
+                decode_tokens=self._options.decode_tokens,
+                batch=batch,
+            )
+            for each in (contender, stock)
+        )
+        case = {
+            "model": "stock" if contender is stock else "AOT",
+            "batch": batch,
+            "frames": num_frames,
+            "retention_ratio": contender.retention_ratio,
+            "video_tokens": contender.num_video_tokens,
+            "prompt_tokens": contender.num_tokens,
+            "flops": flops,
+            "flops_limit": stock_flops["first_token"] / flops["first_token"],
+            "out_of_memory": contender.out_of_memory,
+        }
+        if not contender.samples:
+            return case
+        case |= {name: summarise(contender.samples, name) for name in contender.samples[0]}
+        if stock.samples:
+            case |= _ratios(contender, stock, case["flops_limit"])
+        if contender.stage_samples:
+            case["stages"] = _describe_stages(contender, stock)
+            case["vision_tower"] = tower
+        return case
+
+    def _prompt(self, contender: Contender, videos: Tensor) -> dict[str, Any]:
+        return make_prompt(self._aot.config, contender.num_video_tokens, videos)
+
+    def _videos(self, batch: int, num_frames: int) -> Tensor:
+        return random_videos(self._aot.config, batch, num_frames, like=self._weight)
+
+
+def summarise(samples: list[dict[str, float]], name: str) -> dict[str, Any]:
+    """Median, spread and all values of one quantity."""
+    values = [sample[name] for sample in samples]
+    return {"median": statistics.median(values), "min": min(values), "max": max(values), "samples": values}
+
+
+def median(samples: list[dict[str, float]], name: str) -> float:
+    """The median of one quantity."""
+    return statistics.median(sample[name] for sample in samples)
+
+
+def _ratios(contender: Contender, stock: Contender, flops_limit: float) -> dict[str, Any]:
+    def ratio(name: str) -> float:
+        return median(contender.samples, name) / median(stock.samples, name)
+
+    speedups = {name: ratio(name) ** sign for name, sign in SPEEDUPS.items()}
+    return {
+        "speedup_over_stock": speedups,
+        "memory_over_stock": {name: ratio(name) if median(stock.samples, name) else None for name in MEMORIES},
+        "share_of_flops_limit": speedups["first_token_seconds"] / flops_limit,
+    }
+
+
+def _describe_stages(contender: Contender, stock: Contender) -> dict[str, Any]:
+    wholes = {
+        "share_of_first_token": (contender, "first_token_seconds"),
+        "share_of_prefill": (contender, "prefill_seconds"),
+    }
+    if stock.samples:
+        wholes["share_of_stock_first_token"] = (stock, "first_token_seconds")
+    names = contender.stage_samples[0]
+    return {
+        "seconds": {name: summarise(contender.stage_samples, name) for name in names},
+        **{
+            share: {name: median(contender.stage_samples, name) / median(whole.samples, quantity) for name in names}
+            for share, (whole, quantity) in wholes.items()
+        },
+    }
+
+
+def _name(contender: Contender) -> str:
+    return "stock" if contender.retention_ratio is None else f"AOT {contender.retention_ratio:.0%}"

@@ -1,0 +1,149 @@
+"""The result as text and as JSON, with all that one needs to know to compare it with another."""
+
+import json
+import os
+import platform
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+GIB = 2**30
+COLUMNS = (
+    *("batch", "frames", "model", "tokens", "TFLOPs", "first token", "speed-up", "of limit"),
+    *("prefill", "speed-up", "decode", "memory", "of stock"),
+)
+TOWER_NAMES = {"alone": "alone", "watched": "watched", "capture": "attention received"}
+
+
+def make_report(options, cases: list[dict[str, Any]], num_parameters: int, device: torch.device) -> dict[str, Any]:
+    """The whole result."""
+    settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}
+    return {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "machine": {
+            "processor": _processor_name(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+            "system": platform.platform(),
+        },
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "cuda": torch.version.cuda if device.type == "cuda" else None,
+        },
+        "options": {**settings, "device": str(device)},
+        "parameters": num_parameters,
+        "cases": cases,
+    }
+
+
+def write_json(report: dict[str, Any], file: Path) -> None:
+    """Writes the report."""
+    file.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def as_text(report: dict[str, Any]) -> str:
+    """Two tables: what each model takes, and where AOT's own time goes."""
+    machine, versions, options = report["machine"], report["versions"], report["options"]
+    head = (
+        f"{options['shape']}, {report['parameters'] / 1e6:,.1f} M parameters, {options['dtype']}, "
+        f"{options['device']}: {machine['gpu'] or machine['processor']}, {machine['threads']} threads\n"
+        f"{report['date']}, torch {versions['torch']}, transformers {versions['transformers']}; "
+        f"medians of {options['repeats']}, spread in brackets"
+    )
+    rows = [list(COLUMNS), *(_row(case) for case in report["cases"])]
+    notes = (
+        "FLOPs by Eq. 17, vision tower and projector included. Of limit: of the speed-up that these FLOPs allow. "
+        "Memory: peak above what was in use before."
+    )
+    return "\n\n".join([head, _table(rows) + "\n" + notes, *_stage_tables(report["cases"])])
+
+
+def _row(case: dict[str, Any]) -> list[str]:
+    ratio = case["retention_ratio"]
+    row = [
+        str(case["batch"]),
+        str(case["frames"]),
+        "stock" if ratio is None else f"AOT {ratio:.0%}",
+        str(case["prompt_tokens"]),
+        f"{case['flops']['first_token'] / 1e12:.3g}",
+    ]
+    if "first_token_seconds" not in case:
+        return [*row, "out of memory", *[""] * (len(COLUMNS) - len(row) - 1)]
+    is_compared = ratio is not None and "speedup_over_stock" in case
+    speedups = case["speedup_over_stock"] if is_compared else None
+    memory = case["memory_over_stock"]["memory_growth_bytes"] if is_compared else None
+    return [
+        *row,
+        _with_spread(case["first_token_seconds"]),
+        f"{speedups['first_token_seconds']:.2f}x" if speedups else "",
+        f"{case['share_of_flops_limit']:.0%}" if speedups else "",
+        _with_spread(case["prefill_seconds"]),
+        f"{speedups['prefill_seconds']:.2f}x" if speedups else "",
+        f"{case['decode_tokens_per_second']['median']:.1f}/s",
+        f"{case['memory_growth_bytes']['median'] / GIB:.3f} GiB",
+        f"{memory:.2f}" if memory is not None else "",
+    ]
+
+
+def _stage_tables(cases: list[dict[str, Any]]) -> list[str]:
+    staged = [case for case in cases if "stages" in case]
+    if not staged:
+        return []
+    names = list(staged[0]["stages"]["seconds"])
+    rows = [["batch", "frames", "AOT", *names, "of prefill", "of stock's first token"]]
+    for case in staged:
+        stages = case["stages"]
+        stock_share = stages.get("share_of_stock_first_token")
+        rows.append(
+            [
+                str(case["batch"]),
+                str(case["frames"]),
+                f"{case['retention_ratio']:.0%}",
+                *(
+                    f"{_duration(stages['seconds'][name]['median'])} ({stages['share_of_first_token'][name]:.2%})"
+                    for name in names
+                ),
+                f"{stages['share_of_prefill']['together']:.2%}",
+                f"{stock_share['together']:.2%}" if stock_share else "",
+            ]
+        )
+    towers = {case["vision_tower"]["frames"]: case["vision_tower"] for case in staged}
+    lines = [
+        f"Vision tower, {frames} frames: "
+        + ", ".join(f"{title} {_with_spread(tower[name])}" for name, title in TOWER_NAMES.items())
+        + f": {tower['share_of_capture']:.2%} more work, {tower['slowdown_watched'] - 1:+.2%} time"
+        for frames, tower in towers.items()
+    ]
+    return [
+        "Where AOT's own time goes; in brackets shares of its time to first token\n" + _table(rows),
+        "\n".join(lines),
+    ]
+
+
+def _table(rows: list[list[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
+
+
+def _with_spread(summary: dict[str, Any]) -> str:
+    low, high = summary["min"], summary["max"]
+    return f"{_duration(summary['median'])} [{_duration(low)}, {_duration(high)}]" if low < high else _duration(low)
+
+
+def _duration(seconds: float) -> str:
+    if seconds >= 1:
+        return f"{seconds:.2f} s"
+    return f"{seconds * 1000:.0f} ms" if seconds >= 0.1 else f"{seconds * 1000:.3g} ms"
+
+
+def _processor_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

@@ -1,0 +1,163 @@
+"""LLaVA-OneVision by layer sizes, with random weights made on the device in the wanted dtype."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    AutoModelForImageTextToText,
+    GenerationConfig,
+    LlavaOnevisionConfig,
+    LlavaOnevisionForConditionalGeneration,
+)
+from transformers.initialization import no_init_weights
+
+from modeling_aot_llava import AOTLlavaOnevisionConfig, AOTLlavaOnevisionForConditionalGeneration
+from modeling_aot_llava.token_budget import pooled_tokens_per_frame
+
+WEIGHT_RANGE = 0.03
+SO400M = {"hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 26, "num_attention_heads": 16}
+TINY_TOWER = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 7, "num_attention_heads": 4}
+TEXT_TOKENS = 30
+
+ALL_FRAMES = (8, 16, 32, 64, 128)
+ALL_RATIOS = (1.0, 0.25, 0.2, 0.15, 0.1)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of the language model and the vision tower, and how much of it a CPU can measure in reasonable time."""
+
+    text: dict[str, int]
+    vision: dict[str, int]
+    frames_on_cpu: tuple[int, ...]
+    ratios_on_cpu: tuple[float, ...]
+    repeats_on_cpu: int
+
+
+SHAPES = {
+    "tiny": Shape(
+        text={
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "vocab_size": 1024,
+        },
+        vision=TINY_TOWER,
+        frames_on_cpu=(2, 4),
+        ratios_on_cpu=(1.0, 0.25, 0.1),
+        repeats_on_cpu=3,
+    ),
+    "0.5b": Shape(
+        text={
+            "hidden_size": 896,
+            "intermediate_size": 4864,
+            "num_hidden_layers": 24,
+            "num_attention_heads": 14,
+            "num_key_value_heads": 2,
+            "vocab_size": 151936,
+        },
+        vision=SO400M,
+        frames_on_cpu=(8,),
+        ratios_on_cpu=(1.0, 0.1),
+        repeats_on_cpu=1,
+    ),
+    "7b": Shape(
+        text={
+            "hidden_size": 3584,
+            "intermediate_size": 18944,
+            "num_hidden_layers": 28,
+            "num_attention_heads": 28,
+            "num_key_value_heads": 4,
+            "vocab_size": 151936,
+        },
+        vision=SO400M,
+        frames_on_cpu=(8,),
+        ratios_on_cpu=(1.0, 0.1),
+        repeats_on_cpu=1,
+    ),
+}
+
+
+def fill_in_defaults(options, device: torch.device) -> None:
+    """Sets what the user left open: everything on a GPU, what a CPU can do on a CPU."""
+    shape, on_gpu = SHAPES[options.shape], device.type == "cuda"
+    defaults = {
+        "frames": ALL_FRAMES if on_gpu else shape.frames_on_cpu,
+        "ratios": ALL_RATIOS if on_gpu else shape.ratios_on_cpu,
+        "batch": (1, 8) if on_gpu else (1,),
+        "repeats": 5 if on_gpu else shape.repeats_on_cpu,
+        "decode_tokens": 32 if on_gpu else 8,
+        "dtype": "bfloat16" if on_gpu else "float32",
+    }
+    for name, value in defaults.items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
+
+
+def build_models(shape: Shape, dtype: torch.dtype, device: torch.device) -> tuple[nn.Module, nn.Module]:
+    """The stock model and the AOT model, which share every weight."""
+    fields = _config_fields(shape)
+    with no_init_weights(), device:
+        aot = AutoModelForImageTextToText.from_config(AOTLlavaOnevisionConfig(**fields), dtype=dtype)
+    _fill_with_noise(aot)
+    with torch.device("meta"):
+        stock = AutoModelForImageTextToText.from_config(LlavaOnevisionConfig(**fields), dtype=dtype)
+    _share_tensors(aot, stock)
+    assert type(aot) is AOTLlavaOnevisionForConditionalGeneration
+    assert type(stock) is LlavaOnevisionForConditionalGeneration
+    for model in (stock, aot):
+        model.generation_config = GenerationConfig(do_sample=False, pad_token_id=0)
+    return stock.eval(), aot.eval()
+
+
+def make_prompt(config, num_video_tokens: int, pixels: Tensor) -> dict[str, Any]:
+    """What a processor would hand over: placeholders of each row's video, its newline token's too, then some text."""
+    text = torch.arange(1, TEXT_TOKENS + 1)
+    placeholders = torch.full((num_video_tokens + 1,), config.video_token_index)
+    ids = torch.cat([text[:10], placeholders, text[10:]]).repeat(len(pixels), 1).to(pixels.device)
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values_videos": pixels}
+
+
+def random_videos(config, batch: int, num_frames: int, like: Tensor) -> Tensor:
+    """Pixel values (batch, F, 3, side, side) with the dtype and device of a weight."""
+    side = config.vision_config.image_size
+    return torch.randn(batch, num_frames, 3, side, side, dtype=like.dtype, device=like.device)
+
+
+def count_all_video_tokens(config, num_frames: int) -> int:
+    """F * P: what the stock model makes of a video, newline token not counted."""
+    return num_frames * pooled_tokens_per_frame(config.patch_grid_size)
+
+
+def _config_fields(shape: Shape) -> dict[str, Any]:
+    vision = {"model_type": "siglip_vision_model", "image_size": 384, "patch_size": 14, "vision_use_head": False}
+    vocabulary = shape.text["vocab_size"]
+    return {
+        "vision_config": {**vision, **shape.vision},
+        "text_config": {"model_type": "qwen2", **shape.text},
+        "image_token_index": vocabulary - 2,
+        "video_token_index": vocabulary - 1,
+        "tie_word_embeddings": False,
+    }
+
+
+@torch.no_grad()
+def _fill_with_noise(model: nn.Module) -> None:
+    for name, parameter in model.named_parameters():
+        if parameter.dim() > 1 or name.endswith("image_newline"):
+            parameter.uniform_(-WEIGHT_RANGE, WEIGHT_RANGE)
+        else:  # the scale of a norm, or a bias
+            parameter.fill_(1 if name.endswith("weight") else 0)
+
+
+def _share_tensors(source: nn.Module, target: nn.Module) -> None:
+    for name, parameter in source.named_parameters():
+        owner, _, leaf = name.rpartition(".")
+        target.get_submodule(owner).register_parameter(leaf, parameter)
+    for name, buffer in source.named_buffers():
+        owner, _, leaf = name.rpartition(".")
+        target.get_submodule(owner).register_buffer(leaf, buffer, persistent=False)
