@@ -362,8 +362,14 @@ class AOTLlavaOnevisionForConditionalGeneration(LlavaOnevisionForConditionalGene
         prompt = self.model.embed_prompt(**_select(kwargs, PROMPT_INPUTS))
         if prompt is None:
             return super().forward(**kwargs, return_dict=True)
+        cache, written_ids = kwargs.get("past_key_values"), kwargs.get("input_ids")
+        begins_conversation = cache is None or cache.get_seq_length() == 0
         outputs = super().forward(**_with_prompt(kwargs, prompt), labels=prompt.labels, return_dict=True)
         outputs.image_hidden_states, outputs.video_hidden_states = prompt.image_features, prompt.video_features
+        if prompt.was_resized and begins_conversation and written_ids is not None:
+            # `generate` may go on from this cache with the prompt as it was written.
+            run_mask = torch.ones_like(prompt.input_ids) if prompt.attention_mask is None else prompt.attention_mask
+            CallersPrompt(written_ids, prompt.input_ids, run_mask).attach_to(outputs.past_key_values)
         return outputs
 
     @torch.no_grad()
@@ -435,7 +441,7 @@ class AOTLlavaOnevisionForConditionalGeneration(LlavaOnevisionForConditionalGene
         prompt = self.model.embed_prompt(**(_select(kwargs, PROMPT_INPUTS) | new_part))
         if prompt is not None:
             # The parent wants the whole conversation, though it runs the new part alone: a filler does for the rest.
-            cached_ids = input_ids[:, :num_cached] if is_whole else input_ids.new_zeros(len(input_ids), num_cached)
+            cached_ids = input_ids[:, :num_cached] if is_whole else input_ids[:, :1].expand(-1, num_cached)
             cached_embeds = prompt.inputs_embeds.new_zeros(len(input_ids), num_cached, prompt.inputs_embeds.shape[-1])
             prompt.input_ids = torch.cat([cached_ids, prompt.input_ids], dim=1)
             prompt.inputs_embeds = torch.cat([cached_embeds, prompt.inputs_embeds], dim=1)

@@ -583,9 +583,15 @@ def test_second_turns_of_several_samples(model, prompt, ratio):
 
 
 @pytest.mark.parametrize("ratio", [0.25, 1.0])
-def test_a_cache_of_the_prompt_serves_several_questions(model, prompt, ratio):
-    inputs = prompt(TEXT, retention_ratio=ratio)
-    cache = model.generate(**inputs, max_new_tokens=1, return_dict_in_generate=True).past_key_values
+@pytest.mark.parametrize("fill", ["forward", "generate"])
+def test_a_cache_of_the_prompt_serves_several_questions(model, prompt, ratio, fill):
+    """Prefix caching, as the documentation of transformers shows it."""
+    inputs, cache = prompt(TEXT, retention_ratio=ratio), DynamicCache(config=model.config.get_text_config())
+    with torch.no_grad():
+        if fill == "forward":
+            model(**inputs, past_key_values=cache)
+        else:
+            model.generate(**inputs, max_new_tokens=1, past_key_values=cache)
     for question in (QUESTION, QUESTION + 5):
         ids = torch.cat([inputs["input_ids"], question], dim=1)
         later = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
@@ -611,6 +617,28 @@ def test_a_cache_returned_and_reset_serves_another_prompt(model, configure, prom
     for inputs in (full, *(prompt("<video>And then?", seeds=(1,), retention_ratio=ratio) for ratio in (1.0, 0.25))):
         cache.reset()
         assert torch.equal(new_text(model, inputs, past_key_values=cache), new_text(model, inputs))
+
+
+def test_new_ids_alone_are_what_processors_count(model, prompt):
+    """A repetition penalty meets the tokens of the second turn, if only they are passed, and no others."""
+    first, second = prompt(TEXT), prompt("<video>So?", seeds=(1,))
+    scores = []
+    for penalty in (1.0, 3.0):
+        outputs = model.generate(**first, max_new_tokens=4, return_dict_in_generate=True)
+        ids = torch.cat([outputs.sequences[:, -1:], second["input_ids"]], dim=1)
+        width = outputs.sequences.shape[1] + second["input_ids"].shape[1]
+        later = model.generate(
+            input_ids=ids,
+            attention_mask=torch.ones(1, width, dtype=torch.long),
+            past_key_values=outputs.past_key_values,
+            pixel_values_videos=second["pixel_values_videos"],
+            repetition_penalty=penalty,
+            max_new_tokens=1,
+            return_dict_in_generate=True,
+            output_scores=True,
+        )
+        scores.append(later.scores[0][0])
+    assert (scores[0] != scores[1]).nonzero().flatten().tolist() == ids.unique().tolist()
 
 
 def test_second_turn_with_an_image(model, prompt, make_image):
