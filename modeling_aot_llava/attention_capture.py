@@ -17,9 +17,9 @@ from .token_anchors import attention_received
 def capture_attention_received(vision_tower: nn.Module, layers: Sequence[int]) -> Iterator[dict[int, Tensor]]:
     """Yields a dict that, once the vision tower has run, maps each layer to the attention received there, (F, N).
 
-    The extra memory is that of `attention_received` for one layer at a time: at most 128 MiB beside the queries and
-    keys, or twice one frame's score matrices where those alone are larger. The hooks serve the calling thread alone,
-    so several threads may run the same vision tower at once, and they are gone when the block is left.
+    The extra memory is that of `attention_received` for one layer at a time: little beside the queries and keys. The
+    hooks serve the calling thread alone, so several threads may run the same vision tower at once, and they are gone
+    when the block is left. Where the tower runs more than once in the block, the dict tells of the last run.
 
     Args:
         vision_tower: a model whose attention modules have `q_proj`, `k_proj`, `head_dim` and `scale`, as SigLIP's.

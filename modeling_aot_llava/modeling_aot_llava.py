@@ -15,15 +15,21 @@ from transformers import (
     LlavaOnevisionPreTrainedModel,
 )
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping, register_checkpoint_conversion_mapping
-from transformers.utils import output_capturing
+from transformers.utils import ModelOutput, output_capturing
 from transformers.utils.generic import can_return_tuple
 
 from .attention_capture import capture_attention_received
 from .callers_prompt import CallersPrompt
 from .configuration_aot_llava import AOT_FIELDS, AOTLlavaOnevisionConfig
 from .prompt_layout import PADDING, PlaceholderSpan, find_placeholder_spans, resized_layout, take_columns
-from .spatiotemporal_pruning import VideoTokens, compress_video_features
-from .token_budget import pooled_tokens_per_frame
+from .spatiotemporal_pruning import (
+    FRAMES_AT_ONCE,
+    FrameTokens,
+    VideoTokens,
+    compress_along_time,
+    compress_frames,
+)
+from .token_budget import TokenBudget, plan_token_budget, pooled_tokens_per_frame
 
 # Since transformers 5.20 `get_video_features` appends the newline token itself; before, `forward` did.
 FEATURES_END_WITH_NEWLINE = (
@@ -127,15 +133,22 @@ class AOTLlavaOnevisionModel(LlavaOnevisionModel):
                 vision_feature_select_strategy=vision_feature_select_strategy,
                 **kwargs,
             )
-        vision_outputs, videos = self.compress_videos(
-            pixel_values_videos, vision_feature_layer, vision_feature_select_strategy, num_video_tokens, **kwargs
+        vision_outputs: list[ModelOutput] = []
+        videos = self.compress_videos(
+            pixel_values_videos,
+            vision_feature_layer,
+            vision_feature_select_strategy,
+            num_video_tokens,
+            on_vision_output=vision_outputs.append,
+            **kwargs,
         )
         features = [video.tokens for video in videos]
         if FEATURES_END_WITH_NEWLINE:
             features = [self._append_newline(tokens) for tokens in features]
         same_length = len({len(tokens) for tokens in features}) == 1
-        vision_outputs.pooler_output = torch.stack(features) if same_length else features
-        return vision_outputs
+        outputs = _joined(vision_outputs)
+        outputs.pooler_output = torch.stack(features) if same_length else features
+        return outputs
 
     def compress_videos(
         self,
@@ -143,43 +156,55 @@ class AOTLlavaOnevisionModel(LlavaOnevisionModel):
         vision_feature_layer: int | list[int] | None = None,
         vision_feature_select_strategy: str | None = None,
         num_video_tokens: list[int | None] | None = None,
+        on_vision_output: Callable[[ModelOutput], Any] | None = None,
         **kwargs,
-    ) -> tuple[Any, list[VideoTokens]]:
-        """Runs vision tower, projector and AOT.
+    ) -> list[VideoTokens]:
+        """Runs vision tower, projector and AOT, on at most `FRAMES_AT_ONCE` frames at a time.
 
-        Args: those of `get_video_features`.
+        Beside those frames' activations only the tokens that their frames keep stay in memory, so that it hardly
+        grows with a video's length.
+
+        Args: those of `get_video_features`, and
+            on_vision_output: is given the vision tower's output of each part of each video.
 
         Returns:
-            The vision tower's output, and for each video its tokens with everything that a picture of them needs.
+            For each video its tokens, with everything that a picture of them needs.
         """
         self.config.validate_aot()
+        num_videos, num_frames = pixel_values_videos.shape[:2]
+        budgets = [
+            plan_token_budget(self.config, num_frames, count) for count in num_video_tokens or [None] * num_videos
+        ]
         feature_layers = self._feature_layers(vision_feature_layer)
         strategy = vision_feature_select_strategy or self.config.vision_feature_select_strategy
         watched = (self.config.local_attention_layer, self.config.global_attention_layer)
-        num_videos, num_frames = pixel_values_videos.shape[:2]
         if not kwargs.get("output_hidden_states"):
             kwargs["output_hidden_states"] = feature_layers if CAN_SELECT_HIDDEN_STATES else True
         kwargs["return_dict"] = True
-        with capture_attention_received(self.vision_tower, watched) as received:
-            vision_outputs = self.vision_tower(pixel_values_videos.flatten(0, 1), **kwargs)
 
-        features = torch.cat([vision_outputs.hidden_states[layer] for layer in feature_layers], dim=-1)
-        local_attention, global_attention = (received[layer].to(features.device) for layer in watched)
-        if strategy == "default":  # without the [CLS] token
-            features, local_attention, global_attention = (
-                values[:, 1:] for values in (features, local_attention, global_attention)
-            )
-        per_video = zip(
-            self.multi_modal_projector(features).unflatten(0, (num_videos, num_frames)),
-            local_attention.unflatten(0, (num_videos, num_frames)),
-            global_attention.unflatten(0, (num_videos, num_frames)),
-            features.mean(1).unflatten(0, (num_videos, num_frames)),
-            num_video_tokens or [None] * num_videos,
-        )
-        return vision_outputs, [
-            compress_video_features(patches, local, global_, self.config, frame_features, count)
-            for patches, local, global_, frame_features, count in per_video
-        ]
+        with capture_attention_received(self.vision_tower, watched) as received:
+
+            def encode(frames: Tensor) -> tuple[Tensor, ...]:
+                outputs = self.vision_tower(frames, **kwargs)
+                if on_vision_output is not None:
+                    on_vision_output(outputs)
+                features = _concatenated([outputs.hidden_states[layer] for layer in feature_layers])
+                values = (features, *(received[layer].to(features.device) for layer in watched))
+                # The default strategy is to leave out the [CLS] token.
+                return tuple(value[:, 1:] for value in values) if strategy == "default" else values
+
+            return [self._compress_video(*pair, encode) for pair in zip(pixel_values_videos, budgets)]
+
+    def _compress_video(
+        self, pixels: Tensor, budget: TokenBudget, encode: Callable[[Tensor], tuple[Tensor, ...]]
+    ) -> VideoTokens:
+        def compress_part(first_frame: int) -> tuple[FrameTokens, Tensor]:
+            features, *attention = encode(pixels[first_frame : first_frame + FRAMES_AT_ONCE])
+            patch_features = self.multi_modal_projector(features)
+            return compress_frames(patch_features, *attention, budget, self.config, first_frame), features.mean(1)
+
+        parts, frame_features = zip(*map(compress_part, range(0, len(pixels), FRAMES_AT_ONCE)))
+        return compress_along_time(FrameTokens.join(parts), budget, self.config, torch.cat(frame_features))
 
     def embed_prompt(
         self,
@@ -222,7 +247,7 @@ class AOTLlavaOnevisionModel(LlavaOnevisionModel):
             "vision_feature_layer": vision_feature_layer,
             "vision_feature_select_strategy": vision_feature_select_strategy,
         }
-        _, videos = self.compress_videos(pixel_values_videos, num_video_tokens=counts, **options)
+        videos = self.compress_videos(pixel_values_videos, num_video_tokens=counts, **options)
         video_features = [self._append_newline(video.tokens) for video in videos]
         image_features = None
         if pixel_values is not None:
@@ -479,6 +504,24 @@ def _scatter(embeds: Tensor, is_placeholder: Tensor, features: Tensor, modality:
         )
     mask = is_placeholder.unsqueeze(-1).to(embeds.device)
     return embeds.masked_scatter(mask, features.to(embeds.device, embeds.dtype))
+
+
+def _concatenated(features: list[Tensor]) -> Tensor:
+    return features[0] if len(features) == 1 else torch.cat(features, dim=-1)
+
+
+def _joined(parts: list[ModelOutput]) -> ModelOutput:
+    """One output for all frames from those of some frames each."""
+    if len(parts) == 1:
+        return parts[0]
+    fields = {}
+    for name, first in parts[0].items():
+        values = [part[name] for part in parts]
+        if isinstance(first, tuple):  # one tensor a layer, or none where it was not asked for
+            fields[name] = tuple(None if layer[0] is None else torch.cat(layer) for layer in zip(*values))
+        else:
+            fields[name] = torch.cat(values)
+    return type(parts[0])(**fields)
 
 
 def _prompt_length(kwargs: dict[str, Any]) -> int:

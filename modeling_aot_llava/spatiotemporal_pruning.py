@@ -15,6 +15,7 @@ keeps in step 3 (M_p; padded to the largest frame in the released recipe).
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,6 +26,9 @@ from .frame_clips import dynamic_clip_lengths
 from .optimal_transport import aggregate, cosine_similarity, nearest_anchor, sinkhorn
 from .token_anchors import TokenAnchors, best, random_token_anchors, select_token_anchors, true_positions
 from .token_budget import TokenBudget, plan_token_budget, released_keep_ratio
+
+# As many frames as the paper samples are encoded and compressed at a time: a longer video takes no more memory for it.
+FRAMES_AT_ONCE = 32
 
 # The released program's constants, which the paper does not print.
 RELEASED_POSITION_WEIGHT = 0.5
@@ -60,6 +64,37 @@ class VideoTokens:
     clip_lengths: tuple[int, ...]
 
 
+@dataclass
+class FrameTokens:
+    """What steps 1 to 3 leave of some frames. No frame depends on another, so a long video is read in parts.
+
+    Attributes:
+        tokens: (F, n, D) float32, the tokens of each frame, in raster order; a frame that keeps fewer is padded.
+        anchors: token anchors on the patch grid, masks of (F, N).
+        pooled_kept: (F, P) bool, the pooled positions of the tokens.
+        dtype: that of the patch features, which the video's tokens will have again.
+    """
+
+    tokens: Tensor
+    anchors: TokenAnchors
+    pooled_kept: Tensor
+    dtype: torch.dtype
+
+    @classmethod
+    def join(cls, parts: Sequence["FrameTokens"]) -> "FrameTokens":
+        """The parts of a video, one after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        longest = max(part.tokens.shape[1] for part in parts)
+        padded = [functional.pad(part.tokens, (0, 0, 0, longest - part.tokens.shape[1])) for part in parts]
+        anchors = TokenAnchors(
+            local=torch.cat([part.anchors.local for part in parts]),
+            global_=torch.cat([part.anchors.global_ for part in parts]),
+            count=parts[0].anchors.count,
+        )
+        return cls(torch.cat(padded), anchors, torch.cat([part.pooled_kept for part in parts]), parts[0].dtype)
+
+
 def compress_video_features(
     patch_features: Tensor,
     local_attention: Tensor,
@@ -85,27 +120,73 @@ def compress_video_features(
         ValueError: if the config is invalid or does not fit the shapes.
     """
     budget = plan_token_budget(config, len(patch_features), num_video_tokens)
-    _check_shapes(patch_features, local_attention, global_attention, config, frame_features)
+    _check_frame_features(frame_features, len(patch_features), config)
+    parts = [
+        compress_frames(
+            patch_features[first : first + FRAMES_AT_ONCE],
+            local_attention[first : first + FRAMES_AT_ONCE],
+            global_attention[first : first + FRAMES_AT_ONCE],
+            budget,
+            config,
+            first_frame=first,
+        )
+        for first in range(0, len(patch_features), FRAMES_AT_ONCE)
+    ]
+    return compress_along_time(FrameTokens.join(parts), budget, config, frame_features)
+
+
+def compress_frames(
+    patch_features: Tensor,
+    local_attention: Tensor,
+    global_attention: Tensor,
+    budget: TokenBudget,
+    config,
+    first_frame: int = 0,
+) -> FrameTokens:
+    """Steps 1 to 3: what some frames of a video keep before they are compared with each other.
+
+    Args:
+        patch_features, local_attention, global_attention: as in `compress_video_features`, of these frames.
+        budget: that of the whole video.
+        first_frame: where these frames begin in the video.
+
+    Raises:
+        ValueError: if the config does not fit the shapes.
+    """
+    _check_shapes(patch_features, local_attention, global_attention, config)
     with torch.autocast(patch_features.device.type, enabled=False):
-        features = patch_features.float()
-        anchors = _choose_anchors(local_attention.float(), global_attention.float(), budget, config)
+        features, global_attention = patch_features.float(), global_attention.float()
+        anchors = _choose_anchors(local_attention.float(), global_attention, budget, config, first_frame)
         anchor_index = true_positions(anchors.all, anchors.count)
         old_anchors = _take(features, anchor_index)
         new_anchors = aggregate_within_frames(features, old_anchors, anchor_index, config)
 
         pooling = pooling_matrix(config.patch_grid_size, features.device)
-        kept = choose_pooled_positions(anchors.all, global_attention.float(), pooling, budget, config)
-        index, token_mask = _positions(kept, budget, config)
+        kept = choose_pooled_positions(anchors.all, global_attention, pooling, budget, config)
+        index, _ = _positions(kept, budget, config)
         tokens = pool_kept_positions(features, new_anchors - old_anchors, anchor_index, index, pooling)
+    return FrameTokens(tokens=tokens, anchors=anchors, pooled_kept=kept, dtype=patch_features.dtype)
 
+
+def compress_along_time(
+    frames: FrameTokens, budget: TokenBudget, config, frame_features: Tensor | None = None
+) -> VideoTokens:
+    """Steps 4 and 5 on all frames of a video.
+
+    Args:
+        frames: of `compress_frames`, with the same budget.
+        frame_features: (F, Dv); needed for dynamic clips only.
+    """
+    with torch.autocast(frames.tokens.device.type, enabled=False):
         if config.clip_segmentation == "dynamic":
             budget = budget.with_clips(_dynamic_clips(frame_features, budget, config))
-        video_tokens, changed = merge_along_time(tokens, token_mask, budget, config)
+        index, token_mask = _positions(frames.pooled_kept, budget, config)
+        video_tokens, changed = merge_along_time(frames.tokens, token_mask, budget, config)
     return VideoTokens(
-        tokens=video_tokens.to(patch_features.dtype),
-        anchors=anchors,
-        pooled_kept=kept,
-        temporal_kept=torch.zeros_like(kept).scatter(1, index, changed),
+        tokens=video_tokens.to(frames.dtype),
+        anchors=frames.anchors,
+        pooled_kept=frames.pooled_kept,
+        temporal_kept=torch.zeros_like(frames.pooled_kept).scatter(1, index, changed),
         clip_lengths=budget.clip_lengths,
     )
 
@@ -310,10 +391,12 @@ def _transport(cost: Tensor, config, source_mask: Tensor | None = None, anchor_m
     )
 
 
-def _choose_anchors(local_attention: Tensor, global_attention: Tensor, budget: TokenBudget, config) -> TokenAnchors:
+def _choose_anchors(
+    local_attention: Tensor, global_attention: Tensor, budget: TokenBudget, config, first_frame: int
+) -> TokenAnchors:
     if config.anchor_selection == "random":
         return random_token_anchors(
-            *local_attention.shape, budget.patch_anchors, config.anchor_seed, local_attention.device
+            *local_attention.shape, budget.patch_anchors, config.anchor_seed, local_attention.device, first_frame
         )
     return select_token_anchors(
         local_attention,
@@ -365,7 +448,7 @@ def _take(features: Tensor, index: Tensor) -> Tensor:
     return features.gather(1, index.unsqueeze(-1).expand(-1, -1, features.shape[-1]))
 
 
-def _check_shapes(patch_features, local_attention, global_attention, config, frame_features) -> None:
+def _check_shapes(patch_features: Tensor, local_attention: Tensor, global_attention: Tensor, config) -> None:
     num_frames, num_patches = patch_features.shape[:2]
     grid = config.patch_grid_size
     if num_patches != grid * grid:
@@ -378,6 +461,9 @@ def _check_shapes(patch_features, local_attention, global_attention, config, fra
                 f"`{name}` has the shape {tuple(attention.shape)}, but must have {(num_frames, num_patches)}, one "
                 "score a patch of `patch_features`."
             )
+
+
+def _check_frame_features(frame_features: Tensor | None, num_frames: int, config) -> None:
     if config.clip_segmentation != "dynamic":
         return
     if frame_features is None or len(frame_features) != num_frames:

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-# Scores of one chunk of frames are held at a time; see `attention_received`.
-MAX_SCORE_BYTES = 64 * 2**20
+# Scores are made and used up in chunks: on a CPU such as stay in its cache (4 times faster than one frame's 34 MB at
+# once), on a GPU such as keep it busy.
+MAX_SCORE_BYTES = {"cpu": 8 * 2**20, "cuda": 64 * 2**20}
 
 
 @dataclass
@@ -31,8 +32,8 @@ def attention_received(queries: Tensor, keys: Tensor, scale: float) -> Tensor:
     The mean over heads and queries of `softmax(scale * q k^T)` in the patch's column, accumulated in float32. It ranks
     patches and nothing else, so no gradient is kept.
 
-    The scores are computed for a few frames at a time: beyond inputs and result, this needs at most twice
-    `MAX_SCORE_BYTES` (64 MiB), or twice one frame's scores (heads * N * N * 4 bytes) where those alone are larger.
+    The scores are computed for a few frames at a time, or for a few heads of one frame: beyond inputs and result, this
+    needs at most twice `MAX_SCORE_BYTES`, or twice one head's scores (N * N * 4 bytes) where those alone are larger.
 
     Args:
         queries, keys: (F, heads, N, d).
@@ -41,14 +42,22 @@ def attention_received(queries: Tensor, keys: Tensor, scale: float) -> Tensor:
     Returns:
         (F, N) float32; each row sums to 1.
     """
+    _, num_heads, num_patches, _ = queries.shape
+    heads_at_once = max(1, _max_score_bytes(queries.device) // (4 * num_patches * num_patches))
+    frames_at_once = max(1, heads_at_once // num_heads)
     with torch.no_grad():
-        _, num_heads, num_patches, _ = queries.shape
-        chunk = max(1, MAX_SCORE_BYTES // (4 * num_heads * num_patches * num_patches))
         received = [
-            torch.softmax((q * scale) @ k.transpose(-1, -2), dim=-1, dtype=torch.float32).mean(dim=(1, 2))
-            for q, k in zip(queries.split(chunk), keys.split(chunk))
+            sum(
+                torch.softmax((q * scale) @ k.transpose(-1, -2), dim=-1, dtype=torch.float32).mean(dim=2).sum(dim=1)
+                for q, k in zip(frame_queries.split(heads_at_once, dim=1), frame_keys.split(heads_at_once, dim=1))
+            )
+            for frame_queries, frame_keys in zip(queries.split(frames_at_once), keys.split(frames_at_once))
         ]
-        return torch.cat(received)
+        return torch.cat(received) / num_heads
+
+
+def _max_score_bytes(device: torch.device) -> int:
+    return MAX_SCORE_BYTES.get(device.type, MAX_SCORE_BYTES["cuda"])
 
 
 def select_token_anchors(
@@ -83,11 +92,19 @@ def select_token_anchors(
 
 
 def random_token_anchors(
-    num_frames: int, num_patches: int, num_anchors: int, seed: int, device: torch.device | str = "cpu"
+    num_frames: int,
+    num_patches: int,
+    num_anchors: int,
+    seed: int,
+    device: torch.device | str = "cpu",
+    first_frame: int = 0,
 ) -> TokenAnchors:
-    """Draws M patches of each frame uniformly, the same ones on every device (Sec. 9, Table 8)."""
+    """Draws M patches of each frame uniformly (Sec. 9, Table 8).
+
+    What frame `first_frame + i` of a video gets depends on the seed alone, not on the device or on the frames around.
+    """
     generator = torch.Generator().manual_seed(seed)
-    scores = torch.rand(num_frames, num_patches, generator=generator).to(device)
+    scores = torch.rand(first_frame + num_frames, num_patches, generator=generator)[first_frame:].to(device)
     chosen = best(scores, num_anchors)
     return TokenAnchors(local=torch.zeros_like(chosen), global_=chosen, count=num_anchors)
 

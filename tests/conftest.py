@@ -23,9 +23,6 @@ settings.load_profile("no deadline")
 # On tensors as small as these a second thread costs more than it brings.
 torch.set_num_threads(1)
 
-# Tensors are tiny here: a second thread costs more than it brings.
-torch.set_num_threads(1)
-
 TRANSFORMERS = tuple(int(number) for number in transformers.__version__.split(".")[:2])
 
 # 7 x 7 patches a frame, pooled to 4 x 4; 4 frames in 2 clips keep 16 of 64 tokens.

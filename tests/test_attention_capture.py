@@ -101,21 +101,23 @@ def test_half_precision_is_accumulated_in_float32(build_model, build_stock, fram
     assert_is_eager_attention(run(tower, frames.bfloat16()), weights, rtol=0.01, atol=1e-4)
 
 
-def test_chunks_of_frames_change_nothing_and_bound_the_memory(tower, frames, attention_weights, monkeypatch):
-    _, heads, patches, _ = attention_weights[0].shape
-    one_frame, sizes, softmax = 4 * heads * patches * patches, [], torch.softmax
+def test_chunks_of_frames_and_heads_change_nothing_and_bound_the_memory(tower, frames, attention_weights, monkeypatch):
+    num_frames, heads, patches, _ = attention_weights[0].shape
+    one_head, sizes, softmax = 4 * patches * patches, [], torch.softmax
 
     def watch(scores, *args, **kwargs):
         sizes.append(scores.numel() * 4)
         return softmax(scores, *args, **kwargs)
 
     monkeypatch.setattr(torch, "softmax", watch)
-    for limit in (1, 2 * one_frame, 3 * one_frame - 1):
-        monkeypatch.setattr(token_anchors, "MAX_SCORE_BYTES", limit)
+    assert num_frames > 3
+    assert heads > 3
+    one_frame = heads * one_head
+    for limit in (1, one_head, 3 * one_head, one_frame - 1, one_frame, 3 * one_frame - 1, 100 * one_frame):
+        monkeypatch.setitem(token_anchors.MAX_SCORE_BYTES, "cpu", limit)
         sizes.clear()
         assert_is_eager_attention(run(tower, frames), attention_weights)
-        assert sizes
-        assert max(sizes) <= max(limit, one_frame)
+        assert max(sizes) <= max(limit, one_head)
         assert sum(sizes) == len(LAYERS) * len(frames) * one_frame
 
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from reference import relative_error
 from reference.naive_aot import naive_anchors, naive_attention_received, naive_windows
 
+from modeling_aot_llava import token_anchors
 from modeling_aot_llava.token_anchors import attention_received, select_token_anchors
 
 
@@ -121,6 +122,21 @@ def test_attention_received_equals_the_reference(scale):
     received = attention_received(queries, keys, scale)
     assert received.dtype == torch.float32
     torch.testing.assert_close(received.double(), naive_attention_received(queries, keys, scale), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float16, 5e-3), (torch.bfloat16, 3e-2)]
+)
+@pytest.mark.parametrize("limit", [1, 4 * 6**2 * 2, 4 * 25**2 * 5, 2**23])
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (1, 4, 6, 3), (3, 2, 25, 8), (5, 7, 25, 4), (2, 3, 36, 72)])
+def test_attention_received_in_any_chunks_equals_the_reference(shape, limit, dtype, tolerance, monkeypatch):
+    monkeypatch.setitem(token_anchors.MAX_SCORE_BYTES, "cpu", limit)
+    generator = torch.Generator().manual_seed(sum(shape))
+    queries, keys = (torch.randn(shape, generator=generator).to(dtype) for _ in range(2))
+    received = attention_received(queries, keys, shape[-1] ** -0.5)
+    assert received.shape == (shape[0], shape[2])
+    expected = naive_attention_received(queries.double(), keys.double(), shape[-1] ** -0.5)
+    assert relative_error(received, expected) < tolerance
 
 
 def test_attention_received_is_a_column_mean():
