@@ -14,6 +14,7 @@ def main(arguments: list[str] | None = None, prog: str = "python -m benchmarks")
     Raises:
         ImportError: if matplotlib is missing but a plot is wanted.
         OSError: if the results cannot be written.
+        MemoryError: if the model does not fit.
     """
     options = parse_options(arguments, prog)
     if not options.no_plot:
@@ -46,13 +47,14 @@ def main(arguments: list[str] | None = None, prog: str = "python -m benchmarks")
             bar.update()
 
         stock, aot = build_models(SHAPES[options.shape], getattr(torch, options.dtype), device)
+        report = make_report(options, sum(parameter.numel() for parameter in aot.parameters()), device)
         comparison = Comparison(stock, aot, options, step)
         bar.reset(comparison.num_steps)
         bar.set_description("warming up")
-        cases = comparison.run()
+        for cases in comparison.run():
+            report["cases"].extend(cases)
+            write_json(report, options.output / "results.json")
 
-    report = make_report(options, cases, sum(parameter.numel() for parameter in aot.parameters()), device)
-    write_json(report, options.output / "results.json")
     print(as_text(report))
     files = [options.output / "results.json", *([] if options.no_plot else draw(report, options.output))]
     print("\nWritten: " + ", ".join(map(str, files)))
@@ -72,7 +74,7 @@ def _device(name: str | None):
 if __name__ == "__main__":
     try:
         main()
-    except (OSError, ImportError) as error:
+    except (OSError, ImportError, MemoryError) as error:
         sys.exit(f"python -m benchmarks: {error}")
     except KeyboardInterrupt:
         sys.exit(130)

@@ -1,7 +1,7 @@
 """Stock model and AOT on the same videos, run in turns, so that a busy machine slows both alike."""
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -62,17 +62,24 @@ class Comparison:
     def num_steps(self) -> int:
         """How often `step` will be entered."""
         rounds = self._warm_up_rounds + self._options.repeats
-        return len(self._options.batch) * len(self._options.frames) * (rounds * (1 + len(self._options.ratios)) + 1)
+        steps_of_a_video = rounds * (1 + len(self._options.ratios)) + 1
+        return len(self._options.batch) * len(self._options.frames) * steps_of_a_video + len(self._stage_frames)
 
-    def run(self) -> list[dict[str, Any]]:
-        """Measures everything; one dict for each batch size, number of frames and contender."""
+    def run(self) -> Iterator[list[dict[str, Any]]]:
+        """Measures everything; gives what there is of each batch size and number of frames as soon as it is there.
+
+        One dict a contender; for the further `stage_frames` only those that compress, and their stages.
+        """
         self._warm_up()
-        return [
-            case
-            for batch in self._options.batch
-            for num_frames in self._options.frames
-            for case in self._compare(batch, num_frames)
-        ]
+        for batch in self._options.batch:
+            for num_frames in self._options.frames:
+                yield self._compare(batch, num_frames)
+        for num_frames in self._stage_frames:
+            yield self._measure_stages_alone(num_frames)
+
+    @property
+    def _stage_frames(self) -> list[int]:
+        return [num_frames for num_frames in self._options.stage_frames if num_frames not in self._options.frames]
 
     def _warm_up(self) -> None:
         for contender in self._contenders(num_frames=1):
@@ -90,10 +97,20 @@ class Comparison:
                     self._measure(contender, videos, keep=round_ >= 0)
         del videos
         with self._step(f"stages, {num_frames} frames, batch {batch}"):
-            tower = self._measure_stages(contenders, batch, num_frames)
+            tower = self._measure_stages([each for each in contenders if each.samples], batch, num_frames)
         return [
             self._describe(contender, contenders[0], tower, batch=batch, num_frames=num_frames)
             for contender in contenders
+        ]
+
+    def _measure_stages_alone(self, num_frames: int) -> list[dict[str, Any]]:
+        contenders = self._contenders(num_frames)
+        with self._step(f"stages, {num_frames} frames"):
+            tower = self._measure_stages(contenders, batch=1, num_frames=num_frames)
+        return [
+            self._describe(contender, contenders[0], tower, batch=1, num_frames=num_frames)
+            for contender in contenders
+            if contender.stage_samples
         ]
 
     def _contenders(self, num_frames: int) -> list[Contender]:
@@ -122,13 +139,13 @@ class Comparison:
             contender.samples.append(sample)
 
     def _measure_stages(self, contenders: list[Contender], batch: int, num_frames: int) -> dict[str, Any] | None:
-        compressed = [contender for contender in contenders if contender.is_compressed and contender.samples]
+        compressed = [contender for contender in contenders if contender.is_compressed]
         if not compressed:
             return None
         tower_frames = min(num_frames, self._options.tower_frames or (num_frames if self._weight.is_cuda else 2))
         tower_samples, inputs = self._tower(tower_frames)
         inputs = inputs.to(self._weight.device).with_frames(num_frames)
-        scale = batch * num_frames / tower_frames
+        scale = batch * num_frames / tower_frames  # a tower's frames have nothing to do with each other
         for tower_sample in tower_samples:
             for contender in compressed:
                 contender.activate()
@@ -138,6 +155,7 @@ class Comparison:
                 contender.stage_samples.append({ATTENTION_CAPTURE: capture, **stages, TOGETHER: together})
         return {
             "frames": tower_frames,
+            "seconds_of_all_frames": median(tower_samples, "alone") * scale,
             **{name: summarise(tower_samples, name) for name in ("alone", "watched", "capture")},
             "slowdown_watched": median(tower_samples, "watched") / median(tower_samples, "alone"),
             "share_of_capture": median(tower_samples, "capture") / median(tower_samples, "alone"),
@@ -174,13 +192,12 @@ class Comparison:
             "flops_limit": stock_flops["first_token"] / flops["first_token"],
             "out_of_memory": contender.out_of_memory,
         }
-        if not contender.samples:
-            return case
-        case |= {name: summarise(contender.samples, name) for name in contender.samples[0]}
-        if stock.samples:
-            case |= _ratios(contender, stock, case["flops_limit"])
+        if contender.samples:
+            case |= {name: summarise(contender.samples, name) for name in contender.samples[0]}
+            if stock.samples:
+                case |= _ratios(contender, stock, case["flops_limit"])
         if contender.stage_samples:
-            case["stages"] = _describe_stages(contender, stock)
+            case["stages"] = _describe_stages(contender, stock, tower)
             case["vision_tower"] = tower
         return case
 
@@ -214,19 +231,19 @@ def _ratios(contender: Contender, stock: Contender, flops_limit: float) -> dict[
     }
 
 
-def _describe_stages(contender: Contender, stock: Contender) -> dict[str, Any]:
-    wholes = {
-        "share_of_first_token": (contender, "first_token_seconds"),
-        "share_of_prefill": (contender, "prefill_seconds"),
-    }
+def _describe_stages(contender: Contender, stock: Contender, tower: dict[str, Any]) -> dict[str, Any]:
+    wholes = {"share_of_vision_tower": tower["seconds_of_all_frames"]}
+    if contender.samples:
+        wholes["share_of_first_token"] = median(contender.samples, "first_token_seconds")
+        wholes["share_of_prefill"] = median(contender.samples, "prefill_seconds")
     if stock.samples:
-        wholes["share_of_stock_first_token"] = (stock, "first_token_seconds")
+        wholes["share_of_stock_first_token"] = median(stock.samples, "first_token_seconds")
     names = contender.stage_samples[0]
     return {
         "seconds": {name: summarise(contender.stage_samples, name) for name in names},
         **{
-            share: {name: median(contender.stage_samples, name) / median(whole.samples, quantity) for name in names}
-            for share, (whole, quantity) in wholes.items()
+            share: {name: median(contender.stage_samples, name) / whole for name in names}
+            for share, whole in wholes.items()
         },
     }
 

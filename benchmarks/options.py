@@ -29,6 +29,12 @@ def parse_options(arguments: list[str] | None, prog: str) -> argparse.Namespace:
     parser.add_argument("--batch", type=_list_of(_positive), metavar="N,...", help="batch sizes, one video a row")
     parser.add_argument("--repeats", type=_positive, help="measured rounds")
     parser.add_argument("--decode-tokens", type=_positive, help="tokens written after the first one")
+    parser.add_argument(
+        "--stage-frames",
+        type=_list_of(_positive),
+        metavar="N,...",
+        help="frames for which AOT's stages alone are timed",
+    )
     parser.add_argument("--tower-frames", type=_positive, help="frames on which the cost of watching is measured")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"))
     parser.add_argument("--device", help="cpu, cuda or cuda:N (default: cuda where there is one)")

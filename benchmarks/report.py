@@ -16,10 +16,14 @@ COLUMNS = (
     *("prefill", "speed-up", "decode", "memory", "of stock"),
 )
 TOWER_NAMES = {"alone": "alone", "watched": "watched", "capture": "attention received"}
+STAGE_NOTES = (
+    "Together: attention capture and all after the projector. Of vision tower: what comes after the projector, as a "
+    "share of the vision tower's time for as many frames."
+)
 
 
-def make_report(options, cases: list[dict[str, Any]], num_parameters: int, device: torch.device) -> dict[str, Any]:
-    """The whole result."""
+def make_report(options, num_parameters: int, device: torch.device) -> dict[str, Any]:
+    """The whole result but for the cases, which are still to come."""
     settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -38,13 +42,15 @@ def make_report(options, cases: list[dict[str, Any]], num_parameters: int, devic
         },
         "options": {**settings, "device": str(device)},
         "parameters": num_parameters,
-        "cases": cases,
+        "cases": [],
     }
 
 
 def write_json(report: dict[str, Any], file: Path) -> None:
-    """Writes the report."""
-    file.write_text(json.dumps(report, indent=1) + "\n")
+    """Writes the report, whole or not at all."""
+    unfinished = file.with_name(f".{file.name}.unfinished")
+    unfinished.write_text(json.dumps(report, indent=1) + "\n")
+    unfinished.replace(file)
 
 
 def as_text(report: dict[str, Any]) -> str:
@@ -56,12 +62,16 @@ def as_text(report: dict[str, Any]) -> str:
         f"{report['date']}, torch {versions['torch']}, transformers {versions['transformers']}; "
         f"medians of {options['repeats']}, spread in brackets"
     )
-    rows = [list(COLUMNS), *(_row(case) for case in report["cases"])]
+    rows = [list(COLUMNS), *(_row(case) for case in report["cases"] if _was_run(case))]
     notes = (
         "FLOPs by Eq. 17, vision tower and projector included. Of limit: of the speed-up that these FLOPs allow. "
         "Memory: peak above what was in use before."
     )
     return "\n\n".join([head, _table(rows) + "\n" + notes, *_stage_tables(report["cases"])])
+
+
+def _was_run(case: dict[str, Any]) -> bool:
+    return case["out_of_memory"] or "first_token_seconds" in case
 
 
 def _row(case: dict[str, Any]) -> list[str]:
@@ -73,7 +83,7 @@ def _row(case: dict[str, Any]) -> list[str]:
         str(case["prompt_tokens"]),
         f"{case['flops']['first_token'] / 1e12:.3g}",
     ]
-    if "first_token_seconds" not in case:
+    if case["out_of_memory"]:
         return [*row, "out of memory", *[""] * (len(COLUMNS) - len(row) - 1)]
     is_compared = ratio is not None and "speedup_over_stock" in case
     speedups = case["speedup_over_stock"] if is_compared else None
@@ -96,21 +106,20 @@ def _stage_tables(cases: list[dict[str, Any]]) -> list[str]:
     if not staged:
         return []
     names = list(staged[0]["stages"]["seconds"])
-    rows = [["batch", "frames", "AOT", *names, "of prefill", "of stock's first token"]]
+    rows = [["batch", "frames", "AOT", *names, "of vision tower", "of prefill", "of stock's first token"]]
     for case in staged:
         stages = case["stages"]
-        stock_share = stages.get("share_of_stock_first_token")
         rows.append(
             [
                 str(case["batch"]),
                 str(case["frames"]),
                 f"{case['retention_ratio']:.0%}",
+                *(_stage(stages, name) for name in names),
+                f"1/{1 / stages['share_of_vision_tower']['after projector']:.0f}",
                 *(
-                    f"{_duration(stages['seconds'][name]['median'])} ({stages['share_of_first_token'][name]:.2%})"
-                    for name in names
+                    f"{stages[whole]['together']:.2%}" if whole in stages else ""
+                    for whole in ("share_of_prefill", "share_of_stock_first_token")
                 ),
-                f"{stages['share_of_prefill']['together']:.2%}",
-                f"{stock_share['together']:.2%}" if stock_share else "",
             ]
         )
     towers = {case["vision_tower"]["frames"]: case["vision_tower"] for case in staged}
@@ -121,9 +130,14 @@ def _stage_tables(cases: list[dict[str, Any]]) -> list[str]:
         for frames, tower in towers.items()
     ]
     return [
-        "Where AOT's own time goes; in brackets shares of its time to first token\n" + _table(rows),
+        "Where AOT's own time goes; in brackets shares of its prefill\n" + _table(rows) + "\n" + STAGE_NOTES,
         "\n".join(lines),
     ]
+
+
+def _stage(stages: dict[str, Any], name: str) -> str:
+    share = f" ({stages['share_of_prefill'][name]:.2%})" if "share_of_prefill" in stages else ""
+    return _duration(stages["seconds"][name]["median"]) + share
 
 
 def _table(rows: list[list[str]]) -> str:

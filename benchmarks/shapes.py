@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import psutil
 import torch
 from torch import Tensor, nn
 from transformers import (
@@ -62,8 +63,8 @@ SHAPES = {
         },
         vision=SO400M,
         frames_on_cpu=(8,),
-        ratios_on_cpu=(1.0, 0.1),
-        repeats_on_cpu=1,
+        ratios_on_cpu=(0.1,),
+        repeats_on_cpu=3,
     ),
     "7b": Shape(
         text={
@@ -90,6 +91,7 @@ def fill_in_defaults(options, device: torch.device) -> None:
         "ratios": ALL_RATIOS if on_gpu else shape.ratios_on_cpu,
         "batch": (1, 8) if on_gpu else (1,),
         "repeats": 5 if on_gpu else shape.repeats_on_cpu,
+        "stage_frames": () if on_gpu else (32,),
         "decode_tokens": 32 if on_gpu else 8,
         "dtype": "bfloat16" if on_gpu else "float32",
     }
@@ -99,13 +101,18 @@ def fill_in_defaults(options, device: torch.device) -> None:
 
 
 def build_models(shape: Shape, dtype: torch.dtype, device: torch.device) -> tuple[nn.Module, nn.Module]:
-    """The stock model and the AOT model, which share every weight."""
+    """The stock model and the AOT model, which share every weight.
+
+    Raises:
+        MemoryError: if the weights do not fit into the device's free memory.
+    """
     fields = _config_fields(shape)
+    with torch.device("meta"):
+        stock = AutoModelForImageTextToText.from_config(LlavaOnevisionConfig(**fields), dtype=dtype)
+    _check_memory(stock, device)
     with no_init_weights(), device:
         aot = AutoModelForImageTextToText.from_config(AOTLlavaOnevisionConfig(**fields), dtype=dtype)
     _fill_with_noise(aot)
-    with torch.device("meta"):
-        stock = AutoModelForImageTextToText.from_config(LlavaOnevisionConfig(**fields), dtype=dtype)
     _share_tensors(aot, stock)
     assert type(aot) is AOTLlavaOnevisionForConditionalGeneration
     assert type(stock) is LlavaOnevisionForConditionalGeneration
@@ -143,6 +150,17 @@ def _config_fields(shape: Shape) -> dict[str, Any]:
         "video_token_index": vocabulary - 1,
         "tie_word_embeddings": False,
     }
+
+
+def _check_memory(model: nn.Module, device: torch.device) -> None:
+    needed = sum(parameter.nbytes for parameter in model.parameters())
+    on_gpu = device.type == "cuda"
+    free = torch.cuda.mem_get_info(device)[0] if on_gpu else psutil.virtual_memory().available
+    if needed > free:
+        raise MemoryError(
+            f"The weights take {needed / 2**30:.1f} GiB, but {device} has {free / 2**30:.1f} GiB of free memory. Take "
+            "a smaller --shape, a shorter --dtype or another --device."
+        )
 
 
 @torch.no_grad()

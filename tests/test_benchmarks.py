@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from typer.testing import CliRunner
 from aot_llava_cli.__main__ import app
 from aot_llava_cli.flops import decode_flops, prefill_flops
 from benchmarks import comparison as comparison_module
-from benchmarks import plot
+from benchmarks import plot, shapes
 from benchmarks.__main__ import main
 from benchmarks.comparison import Comparison
 from benchmarks.cost import count_flops
@@ -28,7 +29,8 @@ from modeling_aot_llava import AOTLlavaOnevisionConfig
 CPU = torch.device("cpu")
 TEXT_TOKENS = 30
 TINY = {"num_layers": 2, "hidden_size": 64, "intermediate_size": 128}
-QUICK = ["--frames", "2", "--ratios", "1.0,0.1", "--repeats", "1", "--decode-tokens", "2", "--device", "cpu"]
+QUICK = ["--frames", "2", "--stage-frames", "2", "--ratios", "1.0,0.1", "--repeats", "1", "--decode-tokens", "2"]
+QUICK += ["--device", "cpu"]
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +44,7 @@ def models():
 def folder(tmp_path_factory):
     """The results of one quick run of the whole program, by its other name; without the plot."""
     folder = tmp_path_factory.mktemp("results")
-    arguments = ["benchmark", *QUICK, "--frames", "2,3", "--repeats", "2", "--no-plot"]
+    arguments = ["benchmark", *QUICK, "--frames", "2,3", "--stage-frames", "2,5", "--repeats", "2", "--no-plot"]
     result = CliRunner().invoke(app, [*arguments, "--output", str(folder)], prog_name="aot-llava")
     assert result.exit_code == 0, result.output
     (folder / "stdout").write_text(result.stdout)
@@ -61,6 +63,11 @@ def of(report, **wanted):
     return case
 
 
+def compared(report):
+    """The cases that were run end to end."""
+    return [case for case in report["cases"] if "first_token_seconds" in case]
+
+
 def refusal(arguments, capsys):
     """The one line with which the program refuses these arguments."""
     with pytest.raises(SystemExit) as stopped:
@@ -75,7 +82,7 @@ def refusal(arguments, capsys):
 def test_there_is_a_case_for_every_number_of_frames_and_contender(report):
     found = [(case["frames"], case["model"], case["retention_ratio"]) for case in report["cases"]]
     contenders = [("stock", None), ("AOT", 1.0), ("AOT", 0.1)]
-    assert found == [(frames, *each) for frames in (2, 3) for each in contenders]
+    assert found == [*((frames, *each) for frames in (2, 3) for each in contenders), (5, "AOT", 0.1)]
 
 
 def test_report_says_where_when_and_with_what(report):
@@ -122,7 +129,7 @@ def test_limit_of_the_7b_shape_is_the_known_one():
 
 def test_medians_are_those_of_the_samples(report):
     quantities = ("first_token_seconds", "prefill_seconds", "decode_tokens_per_second", "peak_memory_bytes")
-    for case in report["cases"]:
+    for case in compared(report):
         for summary in (case[name] for name in quantities):
             assert len(summary["samples"]) == 2
             assert summary["median"] == statistics.median(summary["samples"])
@@ -130,7 +137,7 @@ def test_medians_are_those_of_the_samples(report):
 
 
 def test_ratios_are_those_of_the_medians(report):
-    for case in report["cases"]:
+    for case in compared(report):
         stock = of(report, frames=case["frames"], model="stock")
 
         def ratio(name, case=case, stock=stock):
@@ -148,9 +155,9 @@ def test_ratios_are_those_of_the_medians(report):
 
 def test_stages_are_those_of_aot_and_add_up(report):
     names = ["attention capture", "anchors", "intra-frame", "pooling", "inter-frame", "gather"]
-    for case in report["cases"]:
+    for case in compared(report):
         assert ("stages" in case) == (case["retention_ratio"] == 0.1)
-    for case in (case for case in report["cases"] if "stages" in case):
+    for case in (case for case in compared(report) if "stages" in case):
         stages, stock = case["stages"], of(report, frames=case["frames"], model="stock")
         assert list(stages["seconds"]) == [*names, "after projector", "together"]
         assert all(stages["seconds"][name]["median"] > 0 for name in names)
@@ -168,13 +175,26 @@ def test_stages_are_those_of_aot_and_add_up(report):
         assert stages["seconds"]["attention capture"]["samples"] == pytest.approx(captured)
 
 
+def test_stages_of_more_frames_are_measured_without_the_models(report):
+    case = of(report, frames=5)
+    assert (case["model"], case["retention_ratio"], case["video_tokens"]) == ("AOT", 0.1, 98)
+    assert "first_token_seconds" not in case
+    tower, stages = case["vision_tower"], case["stages"]
+    assert tower["seconds_of_all_frames"] == pytest.approx(tower["alone"]["median"] * 5 / 2)
+    for name, summary in stages["seconds"].items():
+        assert stages["share_of_vision_tower"][name] == pytest.approx(
+            summary["median"] / tower["seconds_of_all_frames"]
+        )
+    assert "share_of_prefill" not in stages
+
+
 def test_table_goes_to_stdout_and_the_progress_bar_to_stderr(folder):
     table = (folder / "stdout").read_text()
     assert "AOT 10%" in table
     assert "Where AOT's own time goes" in table
     assert str(folder / "results.json") in table
     bar = (folder / "stderr").read_text()
-    assert "14/14" in bar  # for each number of frames 2 rounds of 3, and the stages
+    assert "15/15" in bar  # for each number of frames 2 rounds of 3, and the stages; the stages of 5 frames
 
 
 def test_plot_is_drawn(report, tmp_path):
@@ -202,6 +222,7 @@ def test_missing_matplotlib_is_named_before_anything_is_measured(monkeypatch, tm
         (["--ratios", "1.5"], ("--ratios", "'1.5'", "above 0 up to 1")),
         (["--ratios", "nan"], ("--ratios", "'nan'")),
         (["--ratios", ""], ("--ratios", "''")),
+        (["--stage-frames", "0"], ("--stage-frames", "'0'")),
         (["--batch", "-1"], ("--batch", "-1")),
         (["--repeats", "0"], ("--repeats", "'0'")),
         (["--decode-tokens", "0"], ("--decode-tokens", "'0'")),
@@ -267,13 +288,31 @@ def test_what_does_not_fit_into_memory_is_reported_and_the_rest_goes_on(models, 
     monkeypatch.setattr(comparison_module, "measure_first_token", fail_for_stock)
     options = parse_options([*QUICK, "--batch", "2", "--ratios", "0.1"], "benchmarks")
     fill_in_defaults(options, CPU)
-    cases = Comparison(*models, options, contextlib.nullcontext).run()
+    (cases,) = Comparison(*models, options, contextlib.nullcontext).run()
     assert [case["out_of_memory"] for case in cases] == [True, False]
     assert [case["batch"] for case in cases] == [2, 2]
     assert "first_token_seconds" not in cases[0]
     assert "speedup_over_stock" not in cases[1]
     assert cases[1]["first_token_seconds"]["median"] > 0
     assert "share_of_stock_first_token" not in cases[1]["stages"]
+
+
+def test_a_model_that_does_not_fit_is_refused_before_it_is_made(monkeypatch):
+    monkeypatch.setattr(shapes.psutil, "virtual_memory", lambda: SimpleNamespace(available=2**20))
+    with pytest.raises(MemoryError, match=r"weights take 0.0 GiB, but cpu has 0.0 GiB.*--shape"):
+        build_models(SHAPES["tiny"], torch.float32, CPU)
+
+
+def test_results_of_an_interrupted_run_are_kept(monkeypatch, tmp_path):
+    def stop(self, num_frames):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Comparison, "_measure_stages_alone", stop)
+    with pytest.raises(KeyboardInterrupt):
+        main([*QUICK, "--stage-frames", "5", "--no-plot", "--output", str(tmp_path)])
+    assert [file.name for file in tmp_path.iterdir()] == ["results.json"]
+    cases = json.loads((tmp_path / "results.json").read_text())["cases"]
+    assert [case["retention_ratio"] for case in cases] == [None, 1.0, 0.1]
 
 
 def test_peak_memory_sees_what_is_freed_again():
