@@ -55,7 +55,7 @@ def _draw_batch(cases: list[Case], title: str, file: Path) -> None:
         for panel in (by_retention, by_frames):
             panel.axhline(1, color="grey", linewidth=0.8)
             panel.grid(alpha=0.3)
-            panel.set_ylim(bottom=0)
+            panel.set_ylim(0, 1.08 * panel.get_ylim()[1])
             panel.legend(fontsize="small")
     figure.savefig(file, dpi=120)
 
@@ -74,9 +74,9 @@ def _lines(
         places, colour = [x(case) for case in members], f"C{number}"
         panel.plot(places, [value(case) for case in members], "o-", color=colour, label=name.format(key))
         if limit is not None:
-            panel.plot(places, [limit(case) for case in members], "--", color=colour, linewidth=1)
+            panel.plot(places, [limit(case) for case in members], "_--", color=colour, linewidth=1, markersize=14)
     if limit is not None:
-        panel.plot([], [], "--", color="grey", label="what the FLOPs allow")
+        panel.plot([], [], "_--", color="grey", label="what the FLOPs allow")
 
 
 def _label_ticks(panel, values: list[float]) -> None:

@@ -13,7 +13,7 @@ import transformers
 GIB = 2**30
 COLUMNS = (
     *("batch", "frames", "model", "tokens", "TFLOPs", "first token", "speed-up", "of limit"),
-    *("prefill", "speed-up", "decode", "memory", "of stock"),
+    *("prefill", "speed-up", "decode", "peak memory", "of stock", "above weights", "of stock"),
 )
 TOWER_NAMES = {"alone": "alone", "watched": "watched", "capture": "attention received"}
 STAGE_NOTES = (
@@ -65,7 +65,7 @@ def as_text(report: dict[str, Any]) -> str:
     rows = [list(COLUMNS), *(_row(case) for case in report["cases"] if _was_run(case))]
     notes = (
         "FLOPs by Eq. 17, vision tower and projector included. Of limit: of the speed-up that these FLOPs allow. "
-        "Memory: peak above what was in use before."
+        "Above weights: peak less what was in use before."
     )
     return "\n\n".join([head, _table(rows) + "\n" + notes, *_stage_tables(report["cases"])])
 
@@ -87,7 +87,7 @@ def _row(case: dict[str, Any]) -> list[str]:
         return [*row, "out of memory", *[""] * (len(COLUMNS) - len(row) - 1)]
     is_compared = ratio is not None and "speedup_over_stock" in case
     speedups = case["speedup_over_stock"] if is_compared else None
-    memory = case["memory_over_stock"]["memory_growth_bytes"] if is_compared else None
+    memory = case["memory_over_stock"] if is_compared else {}
     return [
         *row,
         _with_spread(case["first_token_seconds"]),
@@ -96,8 +96,11 @@ def _row(case: dict[str, Any]) -> list[str]:
         _with_spread(case["prefill_seconds"]),
         f"{speedups['prefill_seconds']:.2f}x" if speedups else "",
         f"{case['decode_tokens_per_second']['median']:.1f}/s",
-        f"{case['memory_growth_bytes']['median'] / GIB:.3f} GiB",
-        f"{memory:.2f}" if memory is not None else "",
+        *(
+            cell
+            for name in ("peak_memory_bytes", "memory_growth_bytes")
+            for cell in (f"{case[name]['median'] / GIB:.3f} GiB", f"{memory[name]:.2f}" if memory.get(name) else "")
+        ),
     ]
 
 

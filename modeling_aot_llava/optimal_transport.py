@@ -5,6 +5,8 @@ tokens that give their information away (S of them), anchors those that receive 
 problems of a batch differ in size, are marked by boolean masks and take no part.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -33,6 +35,7 @@ def sinkhorn(
     source_mask: Tensor | None = None,
     anchor_mask: Tensor | None = None,
     sources_first: bool = False,
+    largest_cost: float = math.inf,
 ) -> Tensor:
     """Sinkhorn-Knopp with uniform marginals (Eq. 4-5, Algorithm 1 lines 5-14).
 
@@ -49,6 +52,7 @@ def sinkhorn(
         source_mask, anchor_mask: (..., S) and (..., A), False where a token is padding.
         sources_first: update the sources' scaling before the anchors' (the released program); the paper's order is
             anchors first.
+        largest_cost: what no cost exceeds, if that is known; it spares a GPU the question.
 
     Returns:
         The plan T, (..., S, A): non-negative, total mass 1, zero in padded rows and columns.
@@ -60,8 +64,8 @@ def sinkhorn(
         exponent = exponent.masked_fill(~anchor_mask.unsqueeze(-2), LOG_ZERO)
     source_marginal = _uniform_marginal(cost.shape[:-1], source_mask, cost)
     anchor_marginal = _uniform_marginal((*cost.shape[:-2], cost.shape[-1]), anchor_mask, cost)
-    is_linear = cost.numel() == 0 or float(cost.detach().max()) / epsilon <= LARGEST_LINEAR_EXPONENT
-    steps = (_LinearSteps if is_linear else _LogarithmicSteps)(exponent, source_marginal, anchor_marginal)
+    steps_of = _LinearSteps if _is_linear(cost, epsilon, largest_cost) else _LogarithmicSteps
+    steps = steps_of(exponent, source_marginal, anchor_marginal)
 
     is_source = source_marginal > 0
     num_sources = is_source.sum(-1, keepdim=True)
@@ -84,6 +88,12 @@ def sinkhorn(
                 break
             next_question *= 2
     return steps.plan(sources, anchors)
+
+
+def _is_linear(cost: Tensor, epsilon: float, largest_cost: float) -> bool:
+    if cost.numel() == 0 or largest_cost / epsilon <= LARGEST_LINEAR_EXPONENT:
+        return True
+    return float(cost.detach().max()) / epsilon <= LARGEST_LINEAR_EXPONENT
 
 
 class _LinearSteps:

@@ -37,6 +37,9 @@ RELEASED_MIN_COVERAGE = 0.5
 RELEASED_TIME_SCALE = 1.5
 RELEASED_COSINE_MARGIN = 1e-6
 
+# 1 - cosine is at most 2, and the released program adds half a distance on the unit square. Rounding is allowed for.
+LARGEST_COST = 2 + RELEASED_POSITION_WEIGHT * math.sqrt(2) + 0.01
+
 # A row of the plan that is less has underflowed; what is left of it would say nothing about where the token goes.
 SMALLEST_ROW_SUM = 1e-30
 
@@ -388,6 +391,7 @@ def _transport(cost: Tensor, config, source_mask: Tensor | None = None, anchor_m
         source_mask=source_mask,
         anchor_mask=anchor_mask,
         sources_first=config.recipe == "released",
+        largest_cost=LARGEST_COST,
     )
 
 

@@ -50,6 +50,20 @@ def test_equals_the_reference(num_sources, num_anchors, options, sources_first):
     assert relative_error(plan, expected) < 1e-5
 
 
+@pytest.mark.parametrize("epsilon", [0.02, 0.1, 1.0])
+@pytest.mark.parametrize("largest_cost", [2.0, 1000.0])
+def test_a_known_largest_cost_changes_nothing(epsilon, largest_cost):
+    cost = 2 * torch.rand(3, 20, 7)
+    torch.testing.assert_close(sinkhorn(cost, epsilon, largest_cost=largest_cost), sinkhorn(cost, epsilon))
+
+
+def test_a_known_largest_cost_spares_the_question(monkeypatch):
+    """Where the bound decides, no value of the costs is read."""
+    cost = torch.rand(3, 20, 7)
+    monkeypatch.setattr(torch.Tensor, "max", lambda *_: pytest.fail("asked for the largest cost"))
+    sinkhorn(cost, 0.1, largest_cost=2.0)
+
+
 @pytest.mark.parametrize("sources_first", [False, True])
 def test_marginals_are_uniform_at_convergence(sources_first):
     cost = cosine_cost(30, 12, width=6).float()
