@@ -8,6 +8,7 @@ from typer.core import TyperGroup
 from .benchmark import PASS_ON, benchmark
 from .generate import generate
 from .push import push
+from .visualize import visualize
 
 
 class PlainErrors(TyperGroup):
@@ -34,6 +35,7 @@ class PlainErrors(TyperGroup):
 
 app = typer.Typer(cls=PlainErrors, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command()(generate)
+app.command()(visualize)
 app.command()(push)
 app.command(context_settings=PASS_ON)(benchmark)
 

@@ -1,0 +1,94 @@
+"""A video file, compressed as `generate` would, with all that a picture of it needs."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from modeling_aot_llava import (
+    AOTLlavaOnevisionConfig,
+    AOTLlavaOnevisionForConditionalGeneration,
+    AOTLlavaOnevisionProcessor,
+)
+from modeling_aot_llava.token_budget import pooled_tokens_per_frame
+from modeling_aot_llava.video_reading import read_video
+
+from .token_map import FrameMap, map_frames
+
+# No drawing shows a frame larger than this, in pixels.
+LONGEST_SIDE = 640
+
+
+@dataclass(frozen=True)
+class CompressedVideo:
+    """A video and what became of it.
+
+    Attributes:
+        name: of the file.
+        pictures: the sampled frames, cut to what the vision tower's patches cover.
+        frames: the map of each.
+        clip_lengths: frames of each clip.
+        tokens_before, tokens_after: video tokens that the stock model and this one read, newline not counted.
+        config: that they were compressed with.
+    """
+
+    name: str
+    pictures: list[Image.Image]
+    frames: list[FrameMap]
+    clip_lengths: tuple[int, ...]
+    tokens_before: int
+    tokens_after: int
+    config: AOTLlavaOnevisionConfig
+
+
+def compress(
+    model: AOTLlavaOnevisionForConditionalGeneration,
+    processor: AOTLlavaOnevisionProcessor,
+    video: Path,
+    num_frames: int | None,
+) -> CompressedVideo:
+    """Samples the video's frames and runs vision tower and AOT on them.
+
+    Args:
+        num_frames: frames to sample; None leaves it to the processor.
+
+    Raises:
+        ValueError: if the file cannot be read, or this checkpoint keeps every token.
+    """
+    frames, _ = read_video(str(video), num_frames or processor.num_frames)
+    inputs = processor(text=processor.video_token, videos=[frames], do_sample_frames=False, return_tensors="pt")
+    tokens_before = len(frames) * pooled_tokens_per_frame(model.config.patch_grid_size)
+    newline = 1
+    num_tokens = int((inputs["input_ids"] == processor.video_token_id).sum()) - newline
+    if num_tokens == tokens_before:  # the processor leaves the ratio to the model
+        num_tokens = None
+        if model.config.retention_ratio >= 1:
+            raise ValueError(
+                "This checkpoint keeps every video token, so there is nothing to show. Set a lower --retention-ratio, "
+                "such as 0.1."
+            )
+    with torch.inference_mode():
+        (compressed,) = model.model.compress_videos(
+            inputs["pixel_values_videos"].to(model.device, model.dtype), num_video_tokens=[num_tokens]
+        )
+    return CompressedVideo(
+        name=video.name,
+        pictures=[_seen_part(frame, model.config) for frame in frames],
+        frames=map_frames(compressed, model.config),
+        clip_lengths=compressed.clip_lengths,
+        tokens_before=tokens_before,
+        tokens_after=len(compressed.tokens),
+        config=model.config,
+    )
+
+
+def _seen_part(frame: np.ndarray, config: AOTLlavaOnevisionConfig) -> Image.Image:
+    """The frame without the strip at its right and lower edge that is too narrow for a patch."""
+    vision = config.vision_config
+    covered = config.patch_grid_size * vision.patch_size / vision.image_size
+    height, width = frame.shape[:2]
+    scale = min(1.0, LONGEST_SIDE / max(height, width))
+    size = (max(1, round(width * covered * scale)), max(1, round(height * covered * scale)))
+    return Image.fromarray(frame).resize(size, Image.Resampling.LANCZOS, box=(0, 0, width * covered, height * covered))

@@ -1,0 +1,75 @@
+"""What becomes of each frame's patches and tokens: all that a picture of the compression shows."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from modeling_aot_llava.spatiotemporal_pruning import VideoTokens
+
+
+@dataclass(frozen=True)
+class FrameMap:
+    """One frame; G is the side of its patch grid, S that of its pooled grid.
+
+    Attributes:
+        clip: the clip that it is in, from 0.
+        opens_clip: whether it is the first frame of its clip.
+        local_anchors, global_anchors: (G, G) bool, on the patch grid.
+        kept: (S, S) bool, the pooled positions whose tokens the language model reads.
+        merged_along_time: (S, S) bool, the positions whose tokens went into the first frame of the clip.
+        times_read: how often the language model reads a kept token. In the released recipe a first frame comes as it
+            is and once more with the later frames merged in.
+    """
+
+    clip: int
+    opens_clip: bool
+    local_anchors: np.ndarray
+    global_anchors: np.ndarray
+    kept: np.ndarray
+    merged_along_time: np.ndarray
+    times_read: int
+
+    @property
+    def anchors(self) -> np.ndarray:
+        """(G, G) bool, all of them."""
+        return self.local_anchors | self.global_anchors
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of this frame that the language model reads; over all frames they sum to the video's."""
+        return int(self.kept.sum()) * self.times_read
+
+
+def map_frames(video: VideoTokens, config) -> list[FrameMap]:
+    """Maps every frame of a compressed video.
+
+    Args:
+        video: what `compress_videos` returned for it.
+        config: the model's `AOTLlavaOnevisionConfig` at that time.
+    """
+    clips = [(clip, step) for clip, length in enumerate(video.clip_lengths) for step in range(length)]
+    masks = zip(
+        _as_grids(video.anchors.local),
+        _as_grids(video.anchors.global_),
+        _as_grids(video.pooled_kept),
+        _as_grids(video.temporal_kept),
+    )
+    return [
+        FrameMap(
+            clip=clip,
+            opens_clip=step == 0,
+            local_anchors=local,
+            global_anchors=global_,
+            kept=before_time if step == 0 else along_time,
+            merged_along_time=np.zeros_like(before_time) if step == 0 else before_time & ~along_time,
+            times_read=2 if step == 0 and config.recipe == "released" else 1,
+        )
+        for (clip, step), (local, global_, before_time, along_time) in zip(clips, masks)
+    ]
+
+
+def _as_grids(masks: Tensor) -> np.ndarray:
+    side = math.isqrt(masks.shape[1])
+    return masks.cpu().numpy().reshape(-1, side, side)

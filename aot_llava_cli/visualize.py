@@ -1,0 +1,118 @@
+"""`aot-llava visualize`: draws what AOT keeps of a video, frame by frame.
+
+The paths of what was written go to stdout and everything else to stderr, so `open $(aot-llava visualize)` shows it.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .arguments import Model, NumFrames, Video, check_at_least_one, check_model, check_video
+from .whole_file import check_writable, write_whole
+
+_Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        help="The picture to write, a PNG file; one that is there is replaced. By default the video's name with "
+        ".aot.png, in the current folder.",
+        show_default=False,
+    ),
+]
+_Html = Annotated[
+    bool,
+    typer.Option(
+        "--html",
+        help="Write a page to step through the frames as well: beside the picture, under its name with .html. "
+        "It works offline and can be sent as it is.",
+    ),
+]
+_RetentionRatio = Annotated[
+    float | None,
+    typer.Option(
+        help="Share of the video tokens to keep, above 0 and below 1. By default the checkpoint's.",
+        show_default=False,
+    ),
+]
+
+
+def visualize(
+    video: Video = None,
+    output: _Output = None,
+    html: _Html = False,
+    model: Model = None,
+    retention_ratio: _RetentionRatio = None,
+    num_frames: NumFrames = None,
+) -> None:
+    """Draw which tokens of a video the language model reads, and what the others are merged into."""
+    check_video(video)
+    check_model(model)
+    _check_retention_ratio(retention_ratio)
+    check_at_least_one("--num-frames", num_frames)
+    picture_file = output or Path(f"{'demo' if video is None else video.stem}.aot.png")
+    page_file = picture_file.with_suffix(".html") if html else None
+    _check_output(picture_file, page_file)
+
+    # Only now: torch takes seconds to import, and a typing error should be answered at once.
+    from . import answer
+    from .compressed_video import compress
+    from .contact_sheet import draw_contact_sheet
+    from .demo_checkpoint import demo_checkpoint
+    from .demo_clip import demo_clip
+    from .html_page import make_page
+
+    answer.silence_libraries()
+    if model is None:
+        _say("Demo model: its weights are random, so what it attends to means nothing. Name a real one with --model.")
+        model = str(demo_checkpoint())
+    if video is None:
+        video = demo_clip()
+        _say(f"Demo clip: {video}. Name your own video as the argument.")
+
+    _say(f"Loading {model}")
+    llava, processor = answer.load(model, retention_ratio)
+    _say(f"Reading {video}")
+    compressed = compress(llava, processor, video, num_frames)
+    sheet = draw_contact_sheet(compressed)
+    write_whole(picture_file, lambda file: sheet.save(file, "PNG", optimize=True))
+    typer.echo(picture_file)
+    if page_file is not None:
+        page = make_page(compressed)
+        write_whole(page_file, lambda file: file.write_text(page, encoding="utf-8"))
+        typer.echo(page_file)
+    _say(
+        f"Video tokens {compressed.tokens_before} → {compressed.tokens_after} "
+        f"({compressed.tokens_after / compressed.tokens_before:.1%})"
+    )
+
+
+def _check_retention_ratio(retention_ratio: float | None) -> None:
+    if retention_ratio == 1:
+        raise typer.BadParameter(
+            "1 keeps every token, so there is nothing to show. Give a share below 1, such as 0.1 for 10 %.",
+            param_hint="--retention-ratio",
+        )
+    if retention_ratio is not None and not 0 < retention_ratio < 1:
+        raise typer.BadParameter(
+            f"{retention_ratio} is out of range. Give a share above 0 and below 1, such as 0.1 for 10 %.",
+            param_hint="--retention-ratio",
+        )
+
+
+def _check_output(picture_file: Path, page_file: Path | None) -> None:
+    if picture_file.suffix.lower() != ".png":
+        raise typer.BadParameter(
+            f"{picture_file} does not end in .png. Give the picture's name; --html writes the page beside it.",
+            param_hint="--output",
+        )
+    for file in filter(None, (picture_file, page_file)):
+        try:
+            check_writable(file)
+        except OSError as error:
+            raise typer.BadParameter(str(error), param_hint="--output") from None
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)
