@@ -41,7 +41,9 @@ TINY = Recipe(
     ),
     features=FeatureRecipe(clips=4, frames=4, long_clips=1, long_frames=6, held_out_clips=1, final_clips=1),
     language=LanguageRecipe(
-        schedule=Schedule(steps=6, peak_learning_rate=1e-2, warmup_steps=1, evaluate_every=6),
+        schedule=Schedule(
+            steps=6, peak_learning_rate=1e-2, warmup_steps=1, evaluate_every=6, matrix_learning_rate=0.02
+        ),
         tokens_a_step=784,
         frame_counts=((0.5, ((2, 1),)), (1.0, ((4, 1), (6, 1)))),
     ),
@@ -196,10 +198,10 @@ def test_a_run_that_was_interrupted_in_both_phases_ends_like_one_that_was_not(tr
     def interrupt_twice(schedule, step):
         if next(steps) in (2, 6):
             raise _InterruptedError
-        return learning_rate(schedule, step)
+        return rate_share(schedule, step)
 
-    learning_rate = training_loop.learning_rate
-    monkeypatch.setattr(training_loop, "learning_rate", interrupt_twice)
+    rate_share = training_loop.rate_share
+    monkeypatch.setattr(training_loop, "rate_share", interrupt_twice)
     for _ in range(2):
         with pytest.raises(_InterruptedError):
             run(TINY, tmp_path / "state", tmp_path / "checkpoint", "cpu", workers=0)

@@ -5,13 +5,17 @@ from dataclasses import asdict, dataclass, field
 
 @dataclass(frozen=True)
 class Schedule:
-    """Steps of one phase: linear warm-up to the peak, then a cosine down to almost nothing."""
+    """Steps of one phase: linear warm-up to the peak, then a cosine down to almost nothing.
+
+    With a `matrix_learning_rate`, Muon trains the matrices within the layers, at that rate.
+    """
 
     steps: int
     peak_learning_rate: float
     warmup_steps: int
     evaluate_every: int
     weight_decay: float = 0.05
+    matrix_learning_rate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,9 @@ class LanguageRecipe:
         grounding_questions: (until this share of the run, further questions a clip), see `grounding`.
     """
 
-    schedule: Schedule = Schedule(steps=3000, peak_learning_rate=2e-3, warmup_steps=100, evaluate_every=300)
+    schedule: Schedule = Schedule(
+        steps=3000, peak_learning_rate=2e-3, warmup_steps=60, evaluate_every=300, matrix_learning_rate=0.02
+    )
     tokens_a_step: int = 3136
     frame_counts: tuple = (
         (0.3, ((2, 1), (4, 1))),
