@@ -1,0 +1,84 @@
+"""The options of `python -m benchmarks.accuracy`; read without torch, so that a typing error costs no time."""
+
+import argparse
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import aot_llava_cli
+from benchmarks.options import OneLineParser
+
+from .settings import SETTINGS, Setting
+
+DESCRIPTION = """\
+Accuracy against the share of the video tokens that a checkpoint reads, on held-out synthetic video questions.
+
+Writes accuracy.md, accuracy.json and accuracy.png to a folder, and the tables to stdout too. All answers are kept in
+answers.jsonl there: the same command goes on where it was stopped, and asks only what has not been answered yet."""
+
+MINI_CHECKPOINT = Path(aot_llava_cli.__file__).parent / "mini_llava_onevision"
+
+# More than 1,000 questions.
+NUM_CLIPS = 170
+
+
+def parse_options(arguments: list[str] | None, prog: str) -> argparse.Namespace:
+    """Reads the command line; `settings` becomes a list of `Setting`."""
+    parser = OneLineParser(prog=prog, description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--model", type=_checkpoint, metavar="FOLDER", help="checkpoint (default: the mini checkpoint)"
+    )
+    parser.add_argument(
+        "--clips", type=_count, default=NUM_CLIPS, metavar="N", help=f"held-out clips (default: {NUM_CLIPS})"
+    )
+    parser.add_argument(
+        "--settings",
+        nargs="+",
+        type=_settings,
+        default=[list(SETTINGS.values())],
+        metavar="NAME",
+        help='names as in the tables, or patterns such as "AOT*" or "*, 10 %%" (default: all)',
+    )
+    parser.add_argument(
+        "--output", type=_folder, default=Path("benchmark-results/accuracy"), metavar="FOLDER", help="results"
+    )
+    parser.add_argument("--no-plot", action="store_true", help="draw nothing: matplotlib is not needed then")
+    options = parser.parse_args(arguments)
+    wanted = {setting.name for matching in options.settings for setting in matching}
+    options.settings = [setting for setting in SETTINGS.values() if setting.name in wanted]
+    if options.model is None:
+        try:
+            options.model = _checkpoint(str(MINI_CHECKPOINT))
+        except argparse.ArgumentTypeError:
+            parser.error(
+                f"the mini checkpoint is not in {MINI_CHECKPOINT}. Make it with `python -m benchmarks.train_mini`, or "
+                "name the folder of another one with --model"
+            )
+    return options
+
+
+def _checkpoint(text: str) -> Path:
+    folder = Path(text)
+    if not (folder / "config.json").is_file():
+        what = "has no config.json" if folder.is_dir() else "is not a folder"
+        raise argparse.ArgumentTypeError(f"{text} {what}: name the folder of a LLaVA-OneVision checkpoint")
+    return folder
+
+
+def _settings(pattern: str) -> list[Setting]:
+    matching = [setting for name, setting in SETTINGS.items() if fnmatchcase(name, pattern)]
+    if not matching:
+        raise argparse.ArgumentTypeError(f"{pattern!r} is none of: " + "; ".join(SETTINGS))
+    return matching
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an integer from 1")
+    return int(text)
+
+
+def _folder(text: str) -> Path:
+    folder = Path(text)
+    if folder.exists() and not folder.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is a file, but must be a folder")
+    return folder

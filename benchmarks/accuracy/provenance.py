@@ -1,0 +1,34 @@
+"""What the answers depend on, as short hashes: answers of another state of things are never taken for these."""
+
+from pathlib import Path
+
+import torch
+import transformers
+
+import modeling_aot_llava
+from aot_llava_cli.demo_cache import content_version
+from benchmarks import video_questions
+
+# The modules of this package through which answers come about.
+ANSWERING = ("answering", "clip_tokens", "references", "survey")
+
+
+def made_with(checkpoint: Path, device: torch.device) -> dict[str, str]:
+    """The versions of checkpoint, questions, code and libraries, and the kind of device."""
+    here = Path(__file__).parent
+    return {
+        "checkpoint": content_version(*_names_and_files(checkpoint)),
+        "questions": content_version(*_code_of(video_questions)),
+        "code": content_version(*_code_of(modeling_aot_llava), *(here / f"{name}.py" for name in ANSWERING)),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "device": device.type,
+    }
+
+
+def _code_of(package) -> list[Path]:
+    return sorted(Path(package.__file__).parent.glob("*.py"))
+
+
+def _names_and_files(folder: Path) -> list[str | Path]:
+    return [part for file in sorted(folder.iterdir()) if file.is_file() for part in (file.name, file)]

@@ -1,0 +1,35 @@
+"""The program `python -m benchmarks.train_mini`."""
+
+import sys
+
+from .options import parse_options
+
+PROG = "python -m benchmarks.train_mini"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Trains, or goes on with the state in the folder, and writes the checkpoint.
+
+    Raises:
+        OSError: if state or checkpoint cannot be written.
+        ValueError: if the state is that of another recipe.
+    """
+    options = parse_options(arguments, PROG)
+
+    # Only now: torch takes seconds to import, and a typing error should be answered at once.
+    import transformers
+
+    from .recipe import Recipe
+    from .run import run
+
+    transformers.logging.set_verbosity_error()
+    run(Recipe(), options.state, options.output, options.device, export_only=options.export_only)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (OSError, ValueError) as error:
+        sys.exit(f"{PROG}: {error}")
+    except KeyboardInterrupt:
+        sys.exit(f"{PROG}: interrupted; the same command goes on from here")

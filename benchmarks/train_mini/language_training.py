@@ -1,0 +1,134 @@
+"""The second phase: projector, newline and language model learn to answer, on the frozen tower's cached output.
+
+Always with all video tokens of the frames; how many frames, and how far apart the positions of the tokens are, differs
+from step to step, so that the model does not count on a certain number of tokens.
+"""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import LlavaOnevisionForConditionalGeneration, Qwen2Tokenizer
+
+from benchmarks.video_questions import Question, Scene, ask, visible_objects
+
+from .answering import answer_logits
+from .conversations import question_tokens, tokens_before_video
+from .evaluation import evaluate
+from .feature_cache import FeatureCache
+from .grounding import ground
+from .recipe import LanguageRecipe
+from .tracking import POOLED_GRID, TrackingHeads, track_targets
+from .training_loop import train
+
+END_WEIGHT = 0.1
+
+
+class LanguageLearner(nn.Module):
+    """The whole model, of which the tower is frozen, with the tracking heads that are thrown away afterwards."""
+
+    def __init__(self, model: LlavaOnevisionForConditionalGeneration):
+        super().__init__()
+        self.model = model
+        self.tracking = TrackingHeads(model.config.text_config.hidden_size)
+        model.model.vision_tower.requires_grad_(False)
+
+
+def train_language(
+    learner: LanguageLearner,
+    tokenizer: Qwen2Tokenizer,
+    caches: list[FeatureCache],
+    held_out: FeatureCache,
+    recipe: LanguageRecipe,
+    seed: int,
+    state_folder: Path,
+) -> None:
+    """Trains the learner, or goes on with the state in the folder."""
+    device = next(learner.parameters()).device
+    before_video = tokens_before_video(tokenizer).to(device)
+
+    def loss_of(batch: dict) -> tuple[Tensor, dict[str, float]]:
+        questions = batch["questions"].to(device)
+        logits, hidden = answer_logits(
+            learner.model,
+            before_video,
+            batch["features"].to(device),
+            questions,
+            batch["clip_of_question"].to(device),
+            batch["position_scale"].to(device),
+        )
+        answer, end = (functional.cross_entropy(logits[:, i], questions.answers[:, i]) for i in range(2))
+        tracking = learner.tracking.loss(hidden, batch["tracks"])
+        loss = answer + END_WEIGHT * end + recipe.tracking_weight * tracking
+        right = (logits[:, 0].argmax(-1) == questions.answers[:, 0]).float().mean()
+        figures = {"answer": answer.item(), "tracking": tracking.item(), "right": right.item()}
+        return loss, {**figures, "frames": batch["features"].shape[1]}
+
+    def held_out_accuracy() -> dict[str, float]:
+        return evaluate(learner.model, tokenizer, held_out)["accuracy"]
+
+    draw = partial(draw_batch, caches, tokenizer, recipe, seed)
+    train("language", learner, draw, loss_of, recipe.schedule, state_folder, held_out_accuracy, workers=0)
+
+
+def draw_batch(
+    caches: list[FeatureCache], tokenizer: Qwen2Tokenizer, recipe: LanguageRecipe, seed: int, step: int
+) -> dict:
+    """Draws clips of one number of frames, with all of their questions that these frames can answer."""
+    draw = np.random.default_rng([seed, step])
+    num_frames = _num_frames(recipe, step, draw)
+    candidates = [cache for cache in caches if cache.num_frames >= num_frames]
+    # The shortest clips that are long enough, of which there are most; clips of the wanted length are taken whole.
+    cache = min(candidates, key=lambda cache: cache.num_frames)
+    count = max(1, recipe.tokens_a_step // (num_frames * POOLED_GRID**2))
+    features, tracks, questions, clip_of_question = [], [], [], []
+    for row, clip in enumerate(draw.choice(len(cache), count, replace=False)):
+        scene = cache.scene(int(clip))
+        frames = _choose_frames(cache.num_frames, num_frames, draw)
+        times = frames / (cache.num_frames - 1)
+        asked = [question for question in ask(scene) if is_answerable(question, scene, times, cache.num_frames)]
+        asked += ground(scene, times, _of_now(recipe.grounding_questions, recipe, step), seed=step)
+        features.append(cache.of_clip(int(clip), frames))
+        tracks.append(track_targets(scene, times))
+        questions += asked
+        clip_of_question += [row] * len(asked)
+    scales = np.exp(draw.uniform(np.log(recipe.smallest_position_scale), 0, count))
+    scales = np.where(draw.random(count) < recipe.unscaled_share, 1.0, scales)
+    return {
+        "features": torch.stack(features),
+        "tracks": tracks,
+        "questions": question_tokens(tokenizer, questions),
+        "clip_of_question": torch.tensor(clip_of_question),
+        "position_scale": torch.tensor(scales, dtype=torch.float32),
+    }
+
+
+def is_answerable(question: Question, scene: Scene, times: np.ndarray, all_frames: int) -> bool:
+    """Whether the frames at these times show what the question is about; all frames of a cached clip do.
+
+    Frames that were left out may hide a short appearance, how far something moved, and what came first.
+    """
+    if len(times) == all_frames or question.type in ("colour", "where", "change"):
+        return True
+    seen = [index for time in times for index, *_ in visible_objects(scene, float(time))]
+    least = min(seen.count(index) for index in range(len(scene.objects)))
+    return {"count": 1, "brief": 1, "direction": 2}.get(question.type, len(times)) <= least
+
+
+def _num_frames(recipe: LanguageRecipe, step: int, draw: np.random.Generator) -> int:
+    counts, weights = zip(*_of_now(recipe.frame_counts, recipe, step))
+    return int(draw.choice(counts, p=np.array(weights) / sum(weights)))
+
+
+def _of_now(stages: tuple, recipe: LanguageRecipe, step: int):
+    progress = step / recipe.schedule.steps
+    return next(value for until, value in stages if progress < until)
+
+
+def _choose_frames(available: int, wanted: int, draw: np.random.Generator) -> np.ndarray:
+    """The first, the last, and random ones between, in order."""
+    between = draw.choice(np.arange(1, available - 1), wanted - 2, replace=False)
+    return np.array([0, *sorted(between), available - 1])

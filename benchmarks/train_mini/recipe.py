@@ -1,0 +1,109 @@
+"""Every number of the training run. The defaults made the shipped checkpoint."""
+
+from dataclasses import asdict, dataclass, field
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Steps of one phase: linear warm-up to the peak, then a cosine down to almost nothing."""
+
+    steps: int
+    peak_learning_rate: float
+    warmup_steps: int
+    evaluate_every: int
+    weight_decay: float = 0.05
+
+
+@dataclass(frozen=True)
+class VisionRecipe:
+    """Single-frame pretraining of the vision tower.
+
+    Attributes:
+        batch_size: frames a step.
+        sparse_share: share of the steps, the first ones, that see `sparse_patches` patches of a frame alone (the
+            objects' and some of the background); attention costs the square of their number. The rest see all.
+        full_batch_size: frames a step then.
+        grey_share: share of the frames that are shown without colour.
+        scenes, frames_a_scene: of the frames that are drawn from.
+    """
+
+    schedule: Schedule = Schedule(steps=2600, peak_learning_rate=2e-3, warmup_steps=100, evaluate_every=200)
+    batch_size: int = 32
+    sparse_patches: int = 192
+    sparse_share: float = 0.87
+    full_batch_size: int = 12
+    grey_share: float = 0.25
+    scenes: int = 2000
+    frames_a_scene: int = 8
+    held_out_scenes: int = 24
+    held_out_frames_a_scene: int = 4
+
+
+@dataclass(frozen=True)
+class FeatureRecipe:
+    """Clips whose tower output is cached while the language model learns."""
+
+    clips: int = 1700
+    frames: int = 8
+    long_clips: int = 300
+    long_frames: int = 16
+    held_out_clips: int = 40
+    final_clips: int = 160
+
+
+@dataclass(frozen=True)
+class LanguageRecipe:
+    """Projector, newline and language model on cached features.
+
+    Attributes:
+        tokens_a_step: video tokens of a batch; a step has as many clips as fit.
+        frame_counts: (until this share of the run, ((frames of a clip, weight), ...)) in ascending order.
+        smallest_position_scale: distances between the positions of video tokens are multiplied by a random factor
+            from this to 1, but for a share `unscaled_share` of the clips.
+        tracking_weight: of the training-only loss on the video tokens.
+        grounding_questions: (until this share of the run, further questions a clip), see `grounding`.
+    """
+
+    schedule: Schedule = Schedule(steps=3600, peak_learning_rate=2e-3, warmup_steps=100, evaluate_every=500)
+    tokens_a_step: int = 3136
+    frame_counts: tuple = (
+        (0.2, ((2, 1), (4, 1))),
+        (0.8, ((4, 1), (6, 1), (8, 4))),
+        (1.0, ((8, 3), (16, 2))),
+    )
+    smallest_position_scale: float = 0.1
+    unscaled_share: float = 0.4
+    tracking_weight: float = 0.5
+    grounding_questions: tuple = ((0.5, 12), (0.85, 8), (1.0, 2))
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Layer sizes of the model.
+
+    Seven vision layers are the least in which AOT's default layers 5 and -2 exist; here they are the same one.
+    """
+
+    vision_width: int = 96
+    vision_layers: int = 7
+    vision_heads: int = 3
+    vision_mlp: int = 192
+    text_width: int = 128
+    text_layers: int = 5
+    text_heads: int = 4
+    text_mlp: int = 384
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The whole run."""
+
+    seed: int = 0
+    shape: Shape = field(default_factory=Shape)
+    vision: VisionRecipe = field(default_factory=VisionRecipe)
+    features: FeatureRecipe = field(default_factory=FeatureRecipe)
+    language: LanguageRecipe = field(default_factory=LanguageRecipe)
+
+    def as_dict(self) -> dict:
+        """Everything, as JSON takes it."""
+        return asdict(self)

@@ -1,0 +1,151 @@
+"""The whole run: vision tower, cached features, language model, checkpoint."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import LlavaOnevisionForConditionalGeneration, Qwen2Tokenizer
+
+from benchmarks.video_questions import ask, make_scene
+from benchmarks.video_questions.vocabulary import HELD_OUT_LOOKS
+
+from .attention_check import attention_on_objects
+from .evaluation import evaluate
+from .export import check_output, export
+from .feature_cache import FeatureCache, feature_cache
+from .frame_pool import frame_pool
+from .grounding import ground
+from .language_training import LanguageLearner, train_language
+from .model import build_model
+from .model_card import model_card
+from .recipe import Recipe
+from .tokenizer import build_tokenizer
+from .training_loop import append_log, load_state
+from .vision_pretraining import PretrainedTower, pretrain_vision
+from .written_whole import write_whole
+
+# Seeds of scenes. Every use has a stream of its own, so that no two see the same clip.
+VISION_SEED = 0
+CLIP_SEED = 1_000_000
+LONG_CLIP_SEED = 2_000_000
+TOKENIZER_SEEDS = range(3_000_000, 3_000_500)
+HELD_OUT_VISION_SEED = 10_000_000
+HELD_OUT_SEED = 11_000_000
+FINAL_SEED = 12_000_000
+
+
+def run(
+    recipe: Recipe, state: Path, output: Path, device: str | None = None, export_only: bool = False, workers: int = 2
+) -> None:
+    """Trains, or goes on with the state in the folder, and writes the checkpoint.
+
+    Args:
+        device: where to; the CUDA device by default where there is one.
+        export_only: train no further.
+        workers: processes that draw frames; 0 draws them in this one.
+
+    Raises:
+        OSError: if the output folder holds something else.
+        ValueError: if the state is that of another recipe, or nothing to export.
+    """
+    check_output(output)
+    state.mkdir(parents=True, exist_ok=True)
+    if export_only and not (state / "language.pt").exists():
+        raise ValueError(f"there is nothing to export in {state}: its language model has not begun to learn")
+    _claim(state, recipe)
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    torch.manual_seed(recipe.seed)
+    tokenizer = _tokenizer()
+    model = build_model(recipe.shape, tokenizer, recipe.seed).to(device)
+    if not export_only:
+        _vision_phase(recipe, model.model.vision_tower, state, workers)
+    steps = _language_phase(recipe, model, tokenizer, state, export_only, workers)
+    _export(recipe, model.eval(), tokenizer, state, output, steps, workers)
+
+
+def _tokenizer() -> Qwen2Tokenizer:
+    scenes = [make_scene(seed, "train") for seed in TOKENIZER_SEEDS]
+    times = np.linspace(0, 1, 8)
+    questions = [question for scene in scenes for question in (*ask(scene), *ground(scene, times, 100, seed=0))]
+    return build_tokenizer([question.text for question in questions], [question.answer for question in questions])
+
+
+def _vision_phase(recipe: Recipe, vision_tower: nn.Module, state: Path, workers: int) -> None:
+    vision = recipe.vision
+    tower = PretrainedTower(vision_tower).to(vision_tower.device)
+    frames = frame_pool(state / "frames.npy", "train", VISION_SEED, vision.scenes, vision.frames_a_scene, workers)
+    held_out = frame_pool(
+        state / "held_out_frames.npy",
+        "held_out",
+        HELD_OUT_VISION_SEED,
+        vision.held_out_scenes,
+        vision.held_out_frames_a_scene,
+        workers,
+    )
+    pretrain_vision(tower, frames, held_out, vision, recipe.seed, state, min(1, workers))
+    append_log(state, phase="vision", attention_received=attention_on_objects(vision_tower, held_out))
+
+
+def _language_phase(
+    recipe: Recipe,
+    model: LlavaOnevisionForConditionalGeneration,
+    tokenizer: Qwen2Tokenizer,
+    state: Path,
+    export_only: bool,
+    workers: int,
+) -> int:
+    """Leaves the model as the state has it, and returns the number of steps that it learnt."""
+    learner = LanguageLearner(model).to(model.device)
+    if not export_only:
+        sizes, tower = recipe.features, model.model.vision_tower
+        caches = [
+            feature_cache(state / "clips.npy", tower, "train", CLIP_SEED, sizes.clips, sizes.frames, min(1, workers)),
+            feature_cache(
+                state / "long.npy",
+                tower,
+                "train",
+                LONG_CLIP_SEED,
+                sizes.long_clips,
+                sizes.long_frames,
+                min(1, workers),
+            ),
+        ]
+        held_out = _held_out(recipe, tower, state / "held_out.npy", HELD_OUT_SEED, sizes.held_out_clips, workers)
+        train_language(learner, tokenizer, caches, held_out, recipe.language, recipe.seed, state)
+    return load_state(state / "language.pt", learner)
+
+
+def _export(
+    recipe: Recipe,
+    model: LlavaOnevisionForConditionalGeneration,
+    tokenizer: Qwen2Tokenizer,
+    state: Path,
+    output: Path,
+    steps: int,
+    workers: int,
+) -> None:
+    tower, count = model.model.vision_tower, recipe.features.final_clips
+    clips = _held_out(recipe, tower, state / "final.npy", FINAL_SEED, count, workers)
+    results = evaluate(model, tokenizer, clips)
+    append_log(state, phase="final", step=steps, **results)
+    withheld = sorted(f"{colour} {shape}" for colour, shape in HELD_OUT_LOOKS)
+    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    export(model, tokenizer, model_card(recipe, results, num_parameters, withheld, steps), output)
+
+
+def _held_out(
+    recipe: Recipe, vision_tower: nn.Module, file: Path, seed: int, clips: int, workers: int
+) -> FeatureCache:
+    return feature_cache(file, vision_tower, "held_out", seed, clips, recipe.features.long_frames, min(1, workers))
+
+
+def _claim(state: Path, recipe: Recipe) -> None:
+    """Notes the recipe in a new state folder; refuses a folder that holds another one's state."""
+    file = state / "recipe.json"
+    text = json.dumps(recipe.as_dict(), indent=1)
+    if not file.exists():
+        write_whole(file, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    elif json.loads(file.read_text(encoding="utf-8")) != json.loads(text):
+        raise ValueError(f"{state} holds the state of another recipe: name another folder with --state")

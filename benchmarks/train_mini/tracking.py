@@ -1,0 +1,124 @@
+"""Training-only help for the language model: what each video token is to know about the past.
+
+The answers alone say little to a model that sees a clip for the first time: one word for thousands of tokens. So
+linear heads, thrown away afterwards, ask the hidden states of the video tokens. Low in the model, a token that shows
+an object is asked where that object was when it was first seen and in which colour, how long ago that was, and whether
+it was there from the beginning. Somewhat higher, each token of the video is asked how many objects of each shape have
+been seen up to its frame, and in which colour one came and went in a moment. The layers above can read all that.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from benchmarks.video_questions import COLOURS, SHAPES, SIDE, Scene, object_map, visible_objects
+
+from .patch_targets import COLOURS_IN_ORDER, SHAPES_IN_ORDER
+
+POOLED_GRID = 14
+MOST_OF_A_SHAPE = 5
+
+OWN_SIZES = {"moved": 2, "first_colour": len(COLOURS), "is_new": 1, "is_late": 1, "age": 1}
+COMMON_SIZES = {"seen": len(SHAPES) * (MOST_OF_A_SHAPE + 1), "gone": len(COLOURS)}
+
+# Layers whose output is asked about a token's own object, and about all objects.
+OWN_LAYER, COMMON_LAYER = 2, 3
+
+
+@dataclass
+class TrackTargets:
+    """Targets of one clip's video tokens, T = frames * POOLED_GRID ** 2.
+
+    Attributes:
+        on_object: (T,) bool; what follows is about the token's object, where it has one:
+        moved: (T, 2) x, y from where the object was first seen to where it is, in frame sides.
+        first_colour: (T,) class.
+        is_new, is_late: (T,) 1 in the first frame that shows it; and where that is not the clip's first frame.
+        age: (T,) share of the clip since then.
+        seen: (T, shapes) objects of each shape seen up to the token's frame.
+        gone: (T, colours) 1 for the colour of a brief object that has been seen and is gone.
+    """
+
+    on_object: Tensor
+    moved: Tensor
+    first_colour: Tensor
+    is_new: Tensor
+    is_late: Tensor
+    age: Tensor
+    seen: Tensor
+    gone: Tensor
+
+
+class TrackingHeads(nn.Module):
+    """Reads the language model's hidden states."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.own = _Heads(width, OWN_SIZES)
+        self.common = _Heads(width, COMMON_SIZES)
+
+    def loss(self, hidden: tuple[Tensor, ...], targets: list[TrackTargets]) -> Tensor:
+        """The hidden states of each layer, (C, T, width), and the targets of C clips -> a number."""
+        wanted = {name: torch.stack([getattr(target, name) for target in targets]) for name in vars(targets[0])}
+        wanted = {name: value.to(hidden[0].device) for name, value in wanted.items()}
+        told = self.common(hidden[min(COMMON_LAYER, len(hidden) - 1)])
+        seen = told["seen"].unflatten(-1, (len(SHAPES), -1)).flatten(0, -2)
+        loss = 0.3 * functional.cross_entropy(seen, wanted["seen"].flatten()) + _yes_or_no(
+            told["gone"], wanted["gone"]
+        )
+        on_object = wanted.pop("on_object")
+        if on_object.any():
+            told = self.own(hidden[min(OWN_LAYER, len(hidden) - 1)][on_object])
+            wanted = {name: wanted[name][on_object] for name in told}
+            loss = loss + 10 * functional.smooth_l1_loss(told["moved"], wanted["moved"], beta=0.1)
+            loss = loss + functional.cross_entropy(told["first_colour"], wanted["first_colour"])
+            loss = loss + 2 * functional.smooth_l1_loss(told["age"][..., 0], wanted["age"], beta=0.1)
+            for name in ("is_new", "is_late"):
+                loss = loss + 0.5 * _yes_or_no(told[name][..., 0], wanted[name])
+        return loss
+
+
+class _Heads(nn.Module):
+    def __init__(self, width: int, sizes: dict[str, int]):
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.heads = nn.ModuleDict({name: nn.Linear(width, size) for name, size in sizes.items()})
+
+    def forward(self, hidden: Tensor) -> dict[str, Tensor]:
+        normed = self.norm(hidden)
+        return {name: head(normed) for name, head in self.heads.items()}
+
+
+def track_targets(scene: Scene, times: np.ndarray) -> TrackTargets:
+    """Follows the objects of a scene through the frames at these times."""
+    shape = (len(times), POOLED_GRID**2)
+    owners = np.full(shape, -1)
+    moved, first_colour = np.zeros((*shape, 2), np.float32), np.zeros(shape, np.int64)
+    is_new, is_late, age = (np.zeros(shape, np.float32) for _ in range(3))
+    seen, gone = np.zeros((*shape, len(SHAPES)), np.int64), np.zeros((*shape, len(COLOURS)), np.float32)
+    middle = ((np.arange(POOLED_GRID) + 0.5) * SIDE / POOLED_GRID).astype(int)
+    first: dict[int, tuple[float, float, str, int]] = {}
+    for frame, time in enumerate(map(float, times)):
+        owners[frame] = object_map(scene, time)[np.ix_(middle, middle)].ravel()
+        visible = visible_objects(scene, time)
+        for index, colour, x, y, _ in visible:
+            x0, y0, colour0, frame0 = first.setdefault(index, (x, y, colour, frame))
+            shows = owners[frame] == index
+            moved[frame, shows] = (x - x0) / SIDE, (y - y0) / SIDE
+            first_colour[frame, shows] = COLOURS_IN_ORDER.index(colour0)
+            is_new[frame, shows], is_late[frame, shows] = frame == frame0, frame0 > 0
+            age[frame, shows] = time - times[frame0]
+        for index, (*_, colour0, _) in first.items():
+            thing = scene.objects[index]
+            seen[frame, :, SHAPES_IN_ORDER.index(thing.shape)] += 1
+            if thing.brief and index not in [other for other, *_ in visible]:
+                gone[frame, :, COLOURS_IN_ORDER.index(colour0)] = 1
+    fields = (owners >= 0, moved, first_colour, is_new, is_late, age, seen.clip(max=MOST_OF_A_SHAPE), gone)
+    return TrackTargets(*(torch.from_numpy(field).flatten(0, 1) for field in fields))
+
+
+def _yes_or_no(logits: Tensor, wanted: Tensor) -> Tensor:
+    return functional.binary_cross_entropy_with_logits(logits, wanted)

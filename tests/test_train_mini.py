@@ -1,0 +1,242 @@
+"""Training of the mini checkpoint, in a size that takes seconds."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from transformers import AutoTokenizer, LlavaOnevisionForConditionalGeneration, LlavaOnevisionProcessor
+
+from benchmarks.train_mini import training_loop
+from benchmarks.train_mini.answering import answer_logits
+from benchmarks.train_mini.conversations import question_tokens, tokens_before_video
+from benchmarks.train_mini.model import build_model, build_processor, normalise, tower_output
+from benchmarks.train_mini.options import parse_options
+from benchmarks.train_mini.patch_targets import patch_targets
+from benchmarks.train_mini.recipe import FeatureRecipe, LanguageRecipe, Recipe, Schedule, Shape, VisionRecipe
+from benchmarks.train_mini.run import run
+from benchmarks.train_mini.tokenizer import build_tokenizer
+from benchmarks.train_mini.tracking import track_targets
+from benchmarks.video_questions import ask, make_scene, object_map, render_clip, visible_objects
+from modeling_aot_llava import AOTLlavaOnevisionForConditionalGeneration, AOTLlavaOnevisionProcessor
+
+TINY = Recipe(
+    shape=Shape(
+        vision_width=16, vision_heads=2, vision_mlp=16, text_width=16, text_layers=2, text_heads=2, text_mlp=16
+    ),
+    vision=VisionRecipe(
+        schedule=Schedule(steps=4, peak_learning_rate=1e-2, warmup_steps=1, evaluate_every=4),
+        batch_size=2,
+        sparse_patches=96,
+        sparse_share=0.5,
+        full_batch_size=1,
+        scenes=2,
+        frames_a_scene=2,
+        held_out_scenes=1,
+        held_out_frames_a_scene=1,
+    ),
+    features=FeatureRecipe(clips=4, frames=4, long_clips=1, long_frames=6, held_out_clips=1, final_clips=1),
+    language=LanguageRecipe(
+        schedule=Schedule(steps=6, peak_learning_rate=1e-2, warmup_steps=1, evaluate_every=6),
+        tokens_a_step=784,
+        frame_counts=((0.5, ((2, 1),)), (1.0, ((4, 1), (6, 1)))),
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    questions = [question for seed in range(60) for question in ask(make_scene(seed, "train"))]
+    return build_tokenizer([question.text for question in questions], [question.answer for question in questions])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """State and checkpoint of a whole tiny run."""
+    folder = tmp_path_factory.mktemp("tiny")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training_loop, "LOG_EVERY_STEPS", 1)
+        run(TINY, folder / "state", folder / "checkpoint", "cpu", workers=0)
+    return folder
+
+
+class _InterruptedError(BaseException):
+    pass
+
+
+def _log(state):
+    return [json.loads(line) for line in (state / "log.jsonl").read_text().splitlines()]
+
+
+def _weights(state, phase):
+    return torch.load(state / f"{phase}.pt", weights_only=True)["module"]
+
+
+# --- tokenizer and prompts ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["", "What colour?", "  two  spaces\n\n", "Ünï 漢字 🎬\t\x00", "bluered<|im_end|>x"])
+def test_the_tokenizer_takes_any_text_and_gives_it_back(tokenizer, tmp_path, text):
+    tokenizer.save_pretrained(tmp_path)
+    for each in (tokenizer, AutoTokenizer.from_pretrained(tmp_path)):
+        assert each.decode(each(text).input_ids, clean_up_tokenization_spaces=False) == text
+
+
+def test_every_answer_is_one_token_and_every_word_of_a_question_too(tokenizer):
+    for question in ask(make_scene(1234, "train")):
+        assert len(tokenizer(question.answer).input_ids) == 1
+        words = tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str(question.text)
+        assert len(tokenizer(question.text).input_ids) == len(words)
+
+
+def test_an_answer_of_two_words_is_refused():
+    with pytest.raises(ValueError, match="'dark red' is not one word"):
+        build_tokenizer(["What colour?"], ["dark red"])
+
+
+def test_a_question_gets_the_logits_that_the_stock_model_gives_it_alone(tokenizer):
+    model = build_model(TINY.shape, tokenizer, seed=0).eval()
+    processor = build_processor(tokenizer, model.config)
+    scene = make_scene(7, "train")
+    frames = torch.from_numpy(render_clip(scene, 2))
+    questions = ask(scene)
+    with torch.no_grad():
+        features = tower_output(model.model.vision_tower, normalise(frames)).unsqueeze(0)
+        tokens = question_tokens(tokenizer, questions)
+        owner = torch.zeros(len(questions), dtype=torch.long)
+        logits, _ = answer_logits(model, tokens_before_video(tokenizer), features, tokens, owner)
+        for question, found in zip(questions, logits):
+            content = [{"type": "video"}, {"type": "text", "text": question.text}]
+            text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+            inputs = processor(text=text, videos=[frames.movedim(-1, 1)], do_sample_frames=False, return_tensors="pt")
+            torch.testing.assert_close(found[0], model(**inputs).logits[0, -1], atol=1e-5, rtol=1e-4)
+
+
+# --- targets -----------------------------------------------------------------------------------------------------
+
+
+def test_patch_targets_say_what_the_patches_show():
+    scene, time = make_scene(11, "train"), 0.5
+    targets, pixels = patch_targets(scene, time), object_map(scene, time)
+    visible = visible_objects(scene, time)
+    assert targets.counts[0] == len(visible)
+    for patch in range(27 * 27):
+        row, column = divmod(patch, 27)
+        shown = pixels[8 * row : 8 * row + 8, 8 * column : 8 * column + 8]
+        if targets.owner[patch] == -1:
+            assert (shown == -1).all()
+        elif targets.owner[patch] >= 0:
+            index, _, x, y, _ = visible[targets.owner[patch]]
+            assert (shown == index).mean() >= 0.25
+            np.testing.assert_allclose(targets.centre[patch] * 216, (x, y))
+
+
+def test_track_targets_follow_an_object_from_its_first_frame():
+    scene, times = make_scene(11, "train"), np.arange(4) / 3
+    targets = track_targets(scene, times)
+    seen_first = {}
+    on_object = targets.on_object.view(4, 14, 14)
+    for frame, time in enumerate(times):
+        for index, _, x, y, _ in visible_objects(scene, float(time)):
+            x0, y0 = seen_first.setdefault(index, (x, y))
+            row, column = int(y * 14 / 216), int(x * 14 / 216)
+            if on_object[frame, row, column]:
+                moved = targets.moved.view(4, 14, 14, 2)[frame, row, column]
+                np.testing.assert_allclose(moved * 216, (x - x0, y - y0), atol=1e-3)
+    assert targets.seen.view(4, 196, -1)[-1].sum(-1).unique().tolist() == [len(seen_first)]
+
+
+# --- the run -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("phase", ["vision", "language"])
+def test_a_few_steps_lower_the_loss(trained, phase):
+    losses = [line["loss"] for line in _log(trained / "state") if line.get("phase") == phase and "loss" in line]
+    assert len(losses) == getattr(TINY, phase).schedule.steps
+    assert np.mean(losses[-2:]) < np.mean(losses[:2])
+
+
+def test_a_run_that_was_interrupted_in_both_phases_ends_like_one_that_was_not(trained, tmp_path, monkeypatch):
+    steps = iter(range(100))
+
+    def interrupt_twice(schedule, step):
+        if next(steps) in (2, 6):
+            raise _InterruptedError
+        return learning_rate(schedule, step)
+
+    learning_rate = training_loop.learning_rate
+    monkeypatch.setattr(training_loop, "learning_rate", interrupt_twice)
+    for _ in range(2):
+        with pytest.raises(_InterruptedError):
+            run(TINY, tmp_path / "state", tmp_path / "checkpoint", "cpu", workers=0)
+    run(TINY, tmp_path / "state", tmp_path / "checkpoint", "cpu", workers=0)
+    for phase in ("vision", "language"):
+        expected, found = _weights(trained / "state", phase), _weights(tmp_path / "state", phase)
+        assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+@pytest.mark.parametrize(
+    ("model_class", "processor_class", "tokens"),
+    [
+        (LlavaOnevisionForConditionalGeneration, LlavaOnevisionProcessor, 16 * 196),
+        (AOTLlavaOnevisionForConditionalGeneration, AOTLlavaOnevisionProcessor, 314),
+    ],
+)
+def test_the_checkpoint_answers_with_the_stock_classes_and_with_aot(trained, model_class, processor_class, tokens):
+    model = model_class.from_pretrained(trained / "checkpoint")
+    processor = processor_class.from_pretrained(trained / "checkpoint")
+    scene = make_scene(3, "held_out")
+    content = [{"type": "video"}, {"type": "text", "text": ask(scene)[0].text}]
+    text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    frames = torch.from_numpy(render_clip(scene, 16)).movedim(-1, 1)
+    inputs = processor(text=text, videos=[frames], do_sample_frames=False, return_tensors="pt")
+    assert model.dtype == torch.float32
+    assert (inputs.input_ids == model.config.video_token_id).sum() == tokens + 1
+    assert model.generate(**inputs, max_new_tokens=2).shape[1] > inputs.input_ids.shape[1]
+
+
+def test_the_model_card_is_filled_in(trained):
+    card = (trained / "checkpoint" / "README.md").read_text()
+    assert "| **all** |" in card
+    assert "{" not in card
+
+
+def test_stored_weights_are_half_precision(trained):
+    with safe_open(trained / "checkpoint" / "model.safetensors", "pt") as weights:
+        assert {weights.get_slice(name).get_dtype() for name in weights.keys()} == {"F16"}  # noqa: SIM118
+
+
+def test_the_state_of_another_recipe_is_refused(trained, tmp_path):
+    with pytest.raises(ValueError, match="state of another recipe: name another folder with --state"):
+        run(replace(TINY, seed=1), trained / "state", tmp_path / "checkpoint", "cpu")
+
+
+def test_nothing_is_exported_before_the_language_model_has_begun(tmp_path):
+    with pytest.raises(ValueError, match="nothing to export"):
+        run(TINY, tmp_path / "state", tmp_path / "checkpoint", "cpu", export_only=True)
+
+
+def test_a_folder_with_something_else_is_not_overwritten(tmp_path):
+    (tmp_path / "diary.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="holds no checkpoint: name another folder with --output"):
+        run(TINY, tmp_path / "state", tmp_path, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--device", "tpu"], "'tpu' is none of cpu, cuda and cuda:N"),
+        (["--device", "cuda:x"], "'cuda:x' is none of"),
+        (["--state", __file__], "is a file, but must be a folder"),
+        (["--steps", "3"], "unrecognized arguments: --steps 3"),
+    ],
+)
+def test_wrong_options_are_named_in_one_line(capsys, arguments, complaint):
+    with pytest.raises(SystemExit) as error:
+        parse_options(arguments, "train_mini")
+    message = capsys.readouterr().err
+    assert error.value.code == 2
+    assert complaint in message
+    assert message.count("\n") == 1
