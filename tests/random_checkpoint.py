@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks.train_mini.model import CHAT_TEMPLATE
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import (
     GenerationConfig,
@@ -18,9 +17,8 @@ from transformers import (
     Qwen2Tokenizer,
 )
 
+from benchmarks.train_mini.prompt_format import CHAT_TEMPLATE, SPECIAL_TOKENS
 from modeling_aot_llava import AOTLlavaOnevisionForConditionalGeneration, AOTLlavaOnevisionProcessor
-
-SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<image>", "<video>")
 
 
 def save_random_checkpoint(

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from transformers import LlavaOnevisionForConditionalGeneration, Qwen2Tokenizer
 
+from aot_llava_cli.whole_file import write_whole
 from benchmarks.video_questions import ask, make_scene
 from benchmarks.video_questions.vocabulary import HELD_OUT_LOOKS
 
@@ -24,7 +25,6 @@ from .recipe import Recipe
 from .tokenizer import build_tokenizer
 from .training_loop import append_log, load_state
 from .vision_pretraining import PretrainedTower, pretrain_vision
-from .written_whole import write_whole
 
 # Seeds of scenes. Every use has a stream of its own, so that no two see the same clip.
 VISION_SEED = 0
