@@ -159,13 +159,13 @@ class AOTLlavaOnevisionModel(LlavaOnevisionModel):
         on_vision_output: Callable[[ModelOutput], Any] | None = None,
         **kwargs,
     ) -> list[VideoTokens]:
-        """Runs vision tower, projector and AOT, on at most `FRAMES_AT_ONCE` frames at a time.
+        """Runs vision tower, projector and AOT, on at most `FRAMES_AT_ONCE` frames at a time, of one video or several.
 
         Beside those frames' activations only the tokens that their frames keep stay in memory, so that it hardly
         grows with a video's length.
 
         Args: those of `get_video_features`, and
-            on_vision_output: is given the vision tower's output of each part of each video.
+            on_vision_output: is given the vision tower's output of each part.
 
         Returns:
             For each video its tokens, with everything that a picture of them needs.
@@ -184,27 +184,42 @@ class AOTLlavaOnevisionModel(LlavaOnevisionModel):
 
         with capture_attention_received(self.vision_tower, watched) as received:
 
-            def encode(frames: Tensor) -> tuple[Tensor, ...]:
-                outputs = self.vision_tower(frames, **kwargs)
+            def encode(videos: Tensor) -> list[Tensor]:
+                outputs = self.vision_tower(videos.flatten(0, 1), **kwargs)
                 if on_vision_output is not None:
                     on_vision_output(outputs)
                 features = _concatenated([outputs.hidden_states[layer] for layer in feature_layers])
-                values = (features, *(received[layer].to(features.device) for layer in watched))
-                # The default strategy is to leave out the [CLS] token.
-                return tuple(value[:, 1:] for value in values) if strategy == "default" else values
+                values = [features, *(received[layer].to(features.device) for layer in watched)]
+                if strategy == "default":  # without the [CLS] token
+                    values = [value[:, 1:] for value in values]
+                return [value.unflatten(0, videos.shape[:2]) for value in values]
 
-            return [self._compress_video(*pair, encode) for pair in zip(pixel_values_videos, budgets)]
+            videos_at_once = max(1, FRAMES_AT_ONCE // num_frames)
+            videos = []
+            for first in range(0, num_videos, videos_at_once):
+                together = slice(first, first + videos_at_once)
+                videos += self._compress_together(pixel_values_videos[together], budgets[together], encode)
+            return videos
 
-    def _compress_video(
-        self, pixels: Tensor, budget: TokenBudget, encode: Callable[[Tensor], tuple[Tensor, ...]]
-    ) -> VideoTokens:
-        def compress_part(first_frame: int) -> tuple[FrameTokens, Tensor]:
-            features, *attention = encode(pixels[first_frame : first_frame + FRAMES_AT_ONCE])
-            patch_features = self.multi_modal_projector(features)
-            return compress_frames(patch_features, *attention, budget, self.config, first_frame), features.mean(1)
+    def _compress_together(
+        self, pixels: Tensor, budgets: list[TokenBudget], encode: Callable[[Tensor], list[Tensor]]
+    ) -> list[VideoTokens]:
+        # One long video, or several short ones.
+        def compress_part(first_frame: int) -> list[tuple[FrameTokens, Tensor]]:
+            features, *attention = encode(pixels[:, first_frame : first_frame + FRAMES_AT_ONCE])
+            per_video = zip(self.multi_modal_projector(features), *attention, budgets)
+            return [
+                (compress_frames(*of_video, self.config, first_frame), frame_features)
+                for of_video, frame_features in zip(per_video, features.mean(2))
+            ]
 
-        parts, frame_features = zip(*map(compress_part, range(0, len(pixels), FRAMES_AT_ONCE)))
-        return compress_along_time(FrameTokens.join(parts), budget, self.config, torch.cat(frame_features))
+        parts = map(compress_part, range(0, pixels.shape[1], FRAMES_AT_ONCE))
+        videos = []
+        for budget, parts_of_video in zip(budgets, zip(*parts)):
+            frames, frame_features = zip(*parts_of_video)
+            frames = FrameTokens.join(frames)
+            videos.append(compress_along_time(frames, budget, self.config, torch.cat(frame_features)))
+        return videos
 
     def embed_prompt(
         self,

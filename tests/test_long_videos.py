@@ -130,6 +130,25 @@ def test_memory_does_not_grow_with_the_video(model, pixels, monkeypatch):
     assert [len(video.tokens) for video in videos] == [44, 44]
 
 
+@pytest.mark.parametrize(
+    ("num_videos", "num_frames", "parts"),
+    [(5, 3, [9, 6]), (3, 5, [10, 5]), (2, 6, [6, 6]), (2, 10, [10, 10]), (2, 11, [10, 1, 10, 1]), (12, 1, [10, 2])],
+)
+def test_short_videos_are_encoded_together(model, monkeypatch, num_videos, num_frames, parts):
+    pixels = torch.randn(num_videos, num_frames, 3, 56, 56)
+    calls = []
+    handle = model.model.vision_tower.register_forward_pre_hook(lambda _, inputs: calls.append(len(inputs[0])))
+    monkeypatch.setattr(modeling_aot_llava, "FRAMES_AT_ONCE", 10)
+    counts = [4 + video for video in range(num_videos)]
+    with torch.no_grad():
+        together = model.model.compress_videos(pixels, num_video_tokens=counts)
+        handle.remove()
+        alone = [model.model.compress_videos(pixels[[i]], num_video_tokens=[counts[i]])[0] for i in range(num_videos)]
+    assert calls == parts
+    for video, expected in zip(together, alone):
+        assert_same(video, expected)
+
+
 def test_a_long_video_is_answered_as_it_would_be_at_once(model, prompt, monkeypatch):
     inputs = prompt("<video>What?", num_frames=FRAMES)
     at_once = model.generate(**inputs, max_new_tokens=8)

@@ -10,8 +10,9 @@ from safetensors import safe_open
 from transformers import AutoTokenizer, LlavaOnevisionForConditionalGeneration, LlavaOnevisionProcessor
 
 from benchmarks.train_mini import training_loop
-from benchmarks.train_mini.answering import answer_logits
+from benchmarks.train_mini.answering import answer
 from benchmarks.train_mini.conversations import question_tokens, tokens_before_video
+from benchmarks.train_mini.grounding import ground
 from benchmarks.train_mini.model import build_model, build_processor, normalise, tower_output
 from benchmarks.train_mini.options import parse_options
 from benchmarks.train_mini.patch_targets import patch_targets
@@ -20,11 +21,12 @@ from benchmarks.train_mini.run import run
 from benchmarks.train_mini.tokenizer import build_tokenizer
 from benchmarks.train_mini.tracking import track_targets
 from benchmarks.video_questions import ask, make_scene, object_map, render_clip, visible_objects
+from benchmarks.video_questions.vocabulary import HELD_OUT_LOOKS
 from modeling_aot_llava import AOTLlavaOnevisionForConditionalGeneration, AOTLlavaOnevisionProcessor
 
 TINY = Recipe(
     shape=Shape(
-        vision_width=16, vision_heads=2, vision_mlp=16, text_width=16, text_layers=2, text_heads=2, text_mlp=16
+        vision_width=16, vision_heads=2, vision_mlp=16, text_width=16, text_layers=6, text_heads=2, text_mlp=16
     ),
     vision=VisionRecipe(
         schedule=Schedule(steps=4, peak_learning_rate=1e-2, warmup_steps=1, evaluate_every=4),
@@ -39,7 +41,9 @@ TINY = Recipe(
     ),
     features=FeatureRecipe(clips=4, frames=4, long_clips=1, long_frames=6, held_out_clips=1, final_clips=1),
     language=LanguageRecipe(
-        schedule=Schedule(steps=6, peak_learning_rate=1e-2, warmup_steps=1, evaluate_every=6),
+        schedule=Schedule(
+            steps=6, peak_learning_rate=1e-2, warmup_steps=1, evaluate_every=6, matrix_learning_rate=0.02
+        ),
         tokens_a_step=784,
         frame_counts=((0.5, ((2, 1),)), (1.0, ((4, 1), (6, 1)))),
     ),
@@ -106,12 +110,42 @@ def test_a_question_gets_the_logits_that_the_stock_model_gives_it_alone(tokenize
         features = tower_output(model.model.vision_tower, normalise(frames)).unsqueeze(0)
         tokens = question_tokens(tokenizer, questions)
         owner = torch.zeros(len(questions), dtype=torch.long)
-        logits, _ = answer_logits(model, tokens_before_video(tokenizer), features, tokens, owner)
+        logits = answer(model, tokens_before_video(tokenizer), features, tokens, owner).logits
         for question, found in zip(questions, logits):
             content = [{"type": "video"}, {"type": "text", "text": question.text}]
             text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
             inputs = processor(text=text, videos=[frames.movedim(-1, 1)], do_sample_frames=False, return_tensors="pt")
             torch.testing.assert_close(found[0], model(**inputs).logits[0, -1], atol=1e-5, rtol=1e-4)
+
+
+def test_clips_that_are_read_together_get_the_logits_that_each_gets_alone(tokenizer):
+    model = build_model(TINY.shape, tokenizer, seed=0).eval()
+    questions = [ask(make_scene(seed, "train")) for seed in (7, 8, 9)]
+    features = torch.randn(3, 2, 729, TINY.shape.vision_width, generator=torch.Generator().manual_seed(0))
+    scales = torch.tensor([1.0, 0.1, 0.4])
+    before = tokens_before_video(tokenizer)
+
+    def logits(clips):
+        tokens = question_tokens(tokenizer, [question for clip in clips for question in questions[clip]])
+        owner = torch.tensor([row for row, clip in enumerate(clips) for _ in questions[clip]])
+        return answer(model, before, features[clips], tokens, owner, scales[clips]).logits
+
+    with torch.no_grad():
+        alone = torch.cat([logits([clip]) for clip in range(3)])
+        torch.testing.assert_close(logits([0, 1, 2]), alone, atol=1e-5, rtol=1e-4)
+
+
+# --- questions for training alone --------------------------------------------------------------------------------
+
+
+def test_grounding_questions_keep_the_withheld_looks_out_and_never_contradict_themselves():
+    withheld = [f"{colour} {shape}" for colour, shape in HELD_OUT_LOOKS]
+    for seed in range(40):
+        questions = ground(make_scene(seed, "train"), np.arange(4) / 3, 1000, seed=0)
+        assert not [question.text for question in questions for look in withheld if look in question.text]
+        pairs = {(question.text, question.answer) for question in questions}
+        assert len({text for text, _ in pairs}) == len(pairs)
+        assert len(ground(make_scene(seed, "train"), np.arange(4) / 3, 5, seed=0)) == 5
 
 
 # --- targets -----------------------------------------------------------------------------------------------------
@@ -137,12 +171,12 @@ def test_track_targets_follow_an_object_from_its_first_frame():
     scene, times = make_scene(11, "train"), np.arange(4) / 3
     targets = track_targets(scene, times)
     seen_first = {}
-    on_object = targets.on_object.view(4, 14, 14)
+    owner = targets.owner.view(4, 14, 14)
     for frame, time in enumerate(times):
         for index, _, x, y, _ in visible_objects(scene, float(time)):
             x0, y0 = seen_first.setdefault(index, (x, y))
             row, column = int(y * 14 / 216), int(x * 14 / 216)
-            if on_object[frame, row, column]:
+            if owner[frame, row, column] == index:
                 moved = targets.moved.view(4, 14, 14, 2)[frame, row, column]
                 np.testing.assert_allclose(moved * 216, (x - x0, y - y0), atol=1e-3)
     assert targets.seen.view(4, 196, -1)[-1].sum(-1).unique().tolist() == [len(seen_first)]
@@ -164,10 +198,10 @@ def test_a_run_that_was_interrupted_in_both_phases_ends_like_one_that_was_not(tr
     def interrupt_twice(schedule, step):
         if next(steps) in (2, 6):
             raise _InterruptedError
-        return learning_rate(schedule, step)
+        return rate_share(schedule, step)
 
-    learning_rate = training_loop.learning_rate
-    monkeypatch.setattr(training_loop, "learning_rate", interrupt_twice)
+    rate_share = training_loop.rate_share
+    monkeypatch.setattr(training_loop, "rate_share", interrupt_twice)
     for _ in range(2):
         with pytest.raises(_InterruptedError):
             run(TINY, tmp_path / "state", tmp_path / "checkpoint", "cpu", workers=0)

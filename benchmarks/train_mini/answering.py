@@ -1,31 +1,56 @@
 """The model's forward pass from cached tower output to the answers of many questions, a clip being read once."""
 
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import LlavaOnevisionForConditionalGeneration
+from transformers.models.qwen2.modeling_qwen2 import rotate_half
 
 from .conversations import QuestionTokens
 
 
-def answer_logits(
+@dataclass
+class Answers:
+    """What the model says and does when each question is asked alone about its clip.
+
+    Attributes:
+        logits: (Q, 2, vocabulary) at `questions.asks_at`.
+        video_hidden: for each layer of the language model, and its end, what it knows of the video tokens, newline
+            excluded: (C, F * P, width).
+        asked_hidden: for each layer and the end, (Q, width) at `questions.asks_at[:, 0]`.
+        looks_at_video: for each of the layers asked for, the attention that the first head pays to each video token at
+            `questions.asks_at[:, 0]`: (Q, F * P).
+        looks_at_question: likewise to each token of the question up to there: (Q, L).
+    """
+
+    logits: Tensor
+    video_hidden: tuple[Tensor, ...]
+    asked_hidden: tuple[Tensor, ...]
+    looks_at_video: dict[int, Tensor]
+    looks_at_question: dict[int, Tensor]
+
+
+def answer(
     model: LlavaOnevisionForConditionalGeneration,
     before_video: Tensor,
     features: Tensor,
     questions: QuestionTokens,
     clip_of_question: Tensor,
     position_scale: Tensor | None = None,
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """What the stock model predicts when each question is asked alone about its clip.
+    look_layers: tuple[int, ...] = (),
+) -> Answers:
+    """Asks the stock model.
 
     Args:
         before_video: (n,) token ids.
         features: (C, F, N, D), what the projector reads.
-        clip_of_question: (Q,).
+        clip_of_question: (Q,), ascending.
         position_scale: (C,), factors for the distances between the positions of video tokens; 1 by default.
-
-    Returns:
-        Logits (Q, 2, vocabulary) at `questions.asks_at`, and for each layer of the language model what it read of the
-        video tokens, newline excluded: (C, F * P, width).
+        look_layers: counted from 0.
     """
     inner = model.model
     video = _video_embeddings(inner, features)
@@ -42,23 +67,93 @@ def answer_logits(
         output_hidden_states=True,
     )
     cache = read.past_key_values
-    cache.batch_select_indices(clip_of_question)
-    length = questions.ids.shape[1]
+    packed = _pack(questions, clip_of_question, num_clips)
     seen = positions.shape[1]
     # A question sees the whole video and its own past.
-    causal = torch.ones(length, length, dtype=torch.bool, device=features.device).tril()
-    mask = torch.cat([causal.new_ones(length, seen), causal], dim=1).expand(len(questions.ids), 1, -1, -1)
-    after = torch.arange(1, length + 1, device=features.device)
-    hidden = inner.language_model(
-        input_ids=questions.ids,
-        position_ids=positions[clip_of_question, -1:] + after,
-        attention_mask={"full_attention": mask},
-        past_key_values=cache,
-        use_cache=True,
-    ).last_hidden_state
-    rows = torch.arange(len(hidden), device=features.device).unsqueeze(1)
+    own_past = (packed.question.unsqueeze(1) == packed.question.unsqueeze(2)).tril()
+    mask = torch.cat([own_past.new_ones(*own_past.shape[:2], seen), own_past], dim=-1)
+    question_positions = positions[:, -1:] + 1 + packed.place
+    with _first_queries(inner.language_model, look_layers) as queries:
+        asked = inner.language_model(
+            input_ids=packed.ids,
+            position_ids=question_positions,
+            attention_mask={"full_attention": mask.unsqueeze(1)},
+            past_key_values=cache,
+            use_cache=True,
+            output_hidden_states=True,
+        )
+    hidden = asked.last_hidden_state
+    row, column = clip_of_question.unsqueeze(1), packed.start.unsqueeze(1) + questions.asks_at
     of_video = slice(len(before_video), len(before_video) + num_video)
-    return model.lm_head(hidden[rows, questions.asks_at]), tuple(h[:, of_video] for h in read.hidden_states)
+    cosine, sine = inner.language_model.rotary_emb(hidden, question_positions)
+    own = (seen + packed.start.unsqueeze(1) + torch.arange(questions.ids.shape[1], device=hidden.device)).clamp(
+        max=mask.shape[-1] - 1
+    )
+    looks_at_video, looks_at_question = {}, {}
+    for layer, query in queries.items():
+        turned = query * cosine + rotate_half(query) * sine
+        scores = turned @ cache.layers[layer].keys[:, 0].transpose(1, 2) * query.shape[-1] ** -0.5
+        attention = scores.masked_fill(~mask, -math.inf).softmax(-1)[row[:, 0], column[:, 0]]
+        looks_at_video[layer] = attention[:, of_video]
+        looks_at_question[layer] = attention.gather(1, own)
+    video_hidden = tuple(layer[:, of_video] for layer in read.hidden_states)
+    asked_hidden = tuple(layer[row[:, 0], column[:, 0]] for layer in asked.hidden_states)
+    logits = model.lm_head(hidden[row, column])
+    return Answers(logits, video_hidden, asked_hidden, looks_at_video, looks_at_question)
+
+
+@contextmanager
+def _first_queries(language_model: nn.Module, layers: tuple[int, ...]) -> Iterator[dict[int, Tensor]]:
+    """Collects the first head's queries, (C, W, d) before the rotary embedding, while the model runs."""
+    queries: dict[int, Tensor] = {}
+
+    def collect(layer: int, size: int):
+        def hook(module: nn.Module, inputs: tuple, output: Tensor) -> None:
+            queries[layer] = output[..., :size]
+
+        return hook
+
+    attentions = [(layer, language_model.layers[layer].self_attn) for layer in layers]
+    handles = [each.q_proj.register_forward_hook(collect(layer, each.head_dim)) for layer, each in attentions]
+    try:
+        yield queries
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@dataclass
+class _Packed:
+    """All questions of a clip in one row, so that they share what the model keeps of the clip.
+
+    Attributes:
+        ids, place, question: (C, W), a token, where it stands in its question, and the question's number, -1 on
+            padding.
+        start: (Q,), where each question begins in its row.
+    """
+
+    ids: Tensor
+    place: Tensor
+    question: Tensor
+    start: Tensor
+
+
+def _pack(questions: QuestionTokens, clip_of_question: Tensor, num_clips: int) -> _Packed:
+    lengths = questions.asks_at[:, 1] + 1
+    ends = lengths.cumsum(0)
+    tokens_of_clip = lengths.new_zeros(num_clips).index_add(0, clip_of_question, lengths)
+    start = ends - lengths - (tokens_of_clip.cumsum(0) - tokens_of_clip)[clip_of_question]
+    width = int(tokens_of_clip.max())
+    place = torch.arange(questions.ids.shape[1], device=lengths.device).expand_as(questions.ids)
+    real = place < lengths.unsqueeze(1)
+    row = clip_of_question.unsqueeze(1).expand_as(place)[real]
+    column = (start.unsqueeze(1) + place)[real]
+    number = torch.arange(len(lengths), device=lengths.device).unsqueeze(1).expand_as(place)
+
+    def packed(values: Tensor, filler: int) -> Tensor:
+        return values.new_full((num_clips, width), filler).index_put((row, column), values[real])
+
+    return _Packed(packed(questions.ids, 0), packed(place, 0), packed(number, -1), start)
 
 
 def _video_embeddings(inner, features: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from transformers import LlavaOnevisionForConditionalGeneration, Qwen2Tokenizer
 
 from benchmarks.video_questions import ask
 
-from .answering import answer_logits
+from .answering import answer
 from .conversations import question_tokens, tokens_before_video
 from .feature_cache import FeatureCache
 
@@ -28,7 +28,7 @@ def evaluate(model: LlavaOnevisionForConditionalGeneration, tokenizer: Qwen2Toke
         tokens = question_tokens(tokenizer, asked).to(device)
         features = held_out.of_clip(clip).to(device)
         clip_of_question = torch.zeros(len(asked), dtype=torch.long, device=device)
-        logits, _ = answer_logits(model, before_video, features.unsqueeze(0), tokens, clip_of_question)
+        logits = answer(model, before_video, features.unsqueeze(0), tokens, clip_of_question).logits
         for question, is_right in zip(asked, (logits.argmax(-1) == tokens.answers).all(-1).tolist()):
             for kind in (question.type, "all"):
                 right[kind].append(is_right)

@@ -15,11 +15,12 @@ from transformers import LlavaOnevisionForConditionalGeneration, Qwen2Tokenizer
 
 from benchmarks.video_questions import Question, Scene, ask, visible_objects
 
-from .answering import answer_logits
-from .conversations import question_tokens, tokens_before_video
+from .answering import answer
+from .conversations import NO_ANSWER, beginning_tokens, joined, question_tokens, tokens_before_video
 from .evaluation import evaluate
 from .feature_cache import FeatureCache
 from .grounding import ground
+from .pointing import HIGH_LAYER, LAYERS, FindingHeads, asking_loss, name_tokens, pointers, pointing_loss
 from .recipe import LanguageRecipe
 from .tracking import POOLED_GRID, TrackingHeads, track_targets
 from .training_loop import train
@@ -28,12 +29,13 @@ END_WEIGHT = 0.1
 
 
 class LanguageLearner(nn.Module):
-    """The whole model, of which the tower is frozen, with the tracking heads that are thrown away afterwards."""
+    """The whole model, of which the tower is frozen, with heads that are thrown away afterwards."""
 
     def __init__(self, model: LlavaOnevisionForConditionalGeneration):
         super().__init__()
         self.model = model
-        self.tracking = TrackingHeads(model.config.text_config.hidden_size)
+        width = model.config.text_config.hidden_size
+        self.tracking, self.finding = TrackingHeads(width), FindingHeads(width)
         model.model.vision_tower.requires_grad_(False)
 
 
@@ -48,23 +50,34 @@ def train_language(
 ) -> None:
     """Trains the learner, or goes on with the state in the folder."""
     device = next(learner.parameters()).device
-    before_video = tokens_before_video(tokenizer).to(device)
+    before_video, names = tokens_before_video(tokenizer).to(device), name_tokens(tokenizer).to(device)
 
     def loss_of(batch: dict) -> tuple[Tensor, dict[str, float]]:
         questions = batch["questions"].to(device)
-        logits, hidden = answer_logits(
+        answers = answer(
             learner.model,
             before_video,
             batch["features"].to(device),
             questions,
             batch["clip_of_question"].to(device),
             batch["position_scale"].to(device),
+            look_layers=LAYERS,
         )
-        answer, end = (functional.cross_entropy(logits[:, i], questions.answers[:, i]) for i in range(2))
-        tracking = learner.tracking.loss(hidden, batch["tracks"])
-        loss = answer + END_WEIGHT * end + recipe.tracking_weight * tracking
-        right = (logits[:, 0].argmax(-1) == questions.answers[:, 0]).float().mean()
-        figures = {"answer": answer.item(), "tracking": tracking.item(), "right": right.item()}
+        is_asked = questions.answers[:, 0] != NO_ANSWER
+        word, end = (
+            functional.cross_entropy(answers.logits[is_asked, i], questions.answers[is_asked, i]) for i in (0, 1)
+        )
+        tracking = learner.tracking.loss(answers.video_hidden, batch["tracks"])
+        at_video = {layer: attention[~is_asked] for layer, attention in answers.looks_at_video.items()}
+        at_names = {layer: attention[is_asked] for layer, attention in answers.looks_at_question.items()}
+        pointing = pointing_loss(at_video, batch["pointers"])
+        asking = asking_loss(at_names, torch.isin(questions.ids[is_asked], names))
+        finding = learner.finding.loss(answers.asked_hidden[HIGH_LAYER + 1][~is_asked], batch["pointers"])
+        loss = word + END_WEIGHT * end + recipe.tracking_weight * tracking
+        loss = loss + recipe.pointing_weight * (pointing + asking) + recipe.finding_weight * finding
+        right = (answers.logits[:, 0].argmax(-1) == questions.answers[:, 0])[is_asked].float().mean()
+        terms = {"answer": word, "tracking": tracking, "pointing": pointing, "asking": asking, "finding": finding}
+        figures = {name: term.item() for name, term in {**terms, "right": right}.items()}
         return loss, {**figures, "frames": batch["features"].shape[1]}
 
     def held_out_accuracy() -> dict[str, float]:
@@ -84,7 +97,7 @@ def draw_batch(
     # The shortest clips that are long enough, of which there are most; clips of the wanted length are taken whole.
     cache = min(candidates, key=lambda cache: cache.num_frames)
     count = max(1, recipe.tokens_a_step // (num_frames * POOLED_GRID**2))
-    features, tracks, questions, clip_of_question = [], [], [], []
+    features, tracks, pointing, questions, clip_of_question = [], [], [], [], []
     for row, clip in enumerate(draw.choice(len(cache), count, replace=False)):
         scene = cache.scene(int(clip))
         frames = _choose_frames(cache.num_frames, num_frames, draw)
@@ -93,14 +106,17 @@ def draw_batch(
         asked += ground(scene, times, _of_now(recipe.grounding_questions, recipe, step), seed=step)
         features.append(cache.of_clip(int(clip), frames))
         tracks.append(track_targets(scene, times))
-        questions += asked
-        clip_of_question += [row] * len(asked)
+        named = pointers(scene, times, tracks[-1])
+        pointing += named
+        questions += [question_tokens(tokenizer, asked), beginning_tokens(tokenizer, [name.text for name in named])]
+        clip_of_question += [row] * (len(asked) + len(named))
     scales = np.exp(draw.uniform(np.log(recipe.smallest_position_scale), 0, count))
     scales = np.where(draw.random(count) < recipe.unscaled_share, 1.0, scales)
     return {
         "features": torch.stack(features),
         "tracks": tracks,
-        "questions": question_tokens(tokenizer, questions),
+        "pointers": pointing,
+        "questions": joined(questions),
         "clip_of_question": torch.tensor(clip_of_question),
         "position_scale": torch.tensor(scales, dtype=torch.float32),
     }

@@ -1,17 +1,21 @@
-"""Every number of the training run. The defaults made the shipped checkpoint."""
+"""Every number of the training run."""
 
 from dataclasses import asdict, dataclass, field
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Steps of one phase: linear warm-up to the peak, then a cosine down to almost nothing."""
+    """Steps of one phase: linear warm-up to the peak, then a cosine down to almost nothing.
+
+    With a `matrix_learning_rate`, Muon trains the matrices within the layers, at that rate.
+    """
 
     steps: int
     peak_learning_rate: float
     warmup_steps: int
     evaluate_every: int
     weight_decay: float = 0.05
+    matrix_learning_rate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -60,21 +64,27 @@ class LanguageRecipe:
         frame_counts: (until this share of the run, ((frames of a clip, weight), ...)) in ascending order.
         smallest_position_scale: distances between the positions of video tokens are multiplied by a random factor
             from this to 1, but for a share `unscaled_share` of the clips.
-        tracking_weight: of the training-only loss on the video tokens.
+        tracking_weight: of the training-only loss on the video tokens, see `tracking`.
+        pointing_weight: of the training-only loss on where names of objects and answers look, see `pointing`.
+        finding_weight: of the training-only loss on what names of objects find there.
         grounding_questions: (until this share of the run, further questions a clip), see `grounding`.
     """
 
-    schedule: Schedule = Schedule(steps=3600, peak_learning_rate=2e-3, warmup_steps=100, evaluate_every=500)
+    schedule: Schedule = Schedule(
+        steps=3000, peak_learning_rate=2e-3, warmup_steps=60, evaluate_every=300, matrix_learning_rate=0.02
+    )
     tokens_a_step: int = 3136
     frame_counts: tuple = (
-        (0.2, ((2, 1), (4, 1))),
+        (0.3, ((2, 1), (4, 1))),
         (0.8, ((4, 1), (6, 1), (8, 4))),
         (1.0, ((8, 3), (16, 2))),
     )
     smallest_position_scale: float = 0.1
     unscaled_share: float = 0.4
     tracking_weight: float = 0.5
-    grounding_questions: tuple = ((0.5, 12), (0.85, 8), (1.0, 2))
+    pointing_weight: float = 0.3
+    finding_weight: float = 0.5
+    grounding_questions: tuple = ((0.5, 8), (0.85, 6), (1.0, 2))
 
 
 @dataclass(frozen=True)
@@ -89,7 +99,7 @@ class Shape:
     vision_heads: int = 3
     vision_mlp: int = 192
     text_width: int = 128
-    text_layers: int = 5
+    text_layers: int = 6
     text_heads: int = 4
     text_mlp: int = 384
 

@@ -33,17 +33,18 @@ class TrackTargets:
     """Targets of one clip's video tokens, T = frames * POOLED_GRID ** 2.
 
     Attributes:
-        on_object: (T,) bool; what follows is about the token's object, where it has one:
+        owner: (T,) index of the token's object in the scene, -1 for none; what follows is about that object:
         moved: (T, 2) x, y from where the object was first seen to where it is, in frame sides.
-        first_colour: (T,) class.
+        colour, first_colour: (T,) classes, now and when it was first seen.
         is_new, is_late: (T,) 1 in the first frame that shows it; and where that is not the clip's first frame.
         age: (T,) share of the clip since then.
         seen: (T, shapes) objects of each shape seen up to the token's frame.
         gone: (T, colours) 1 for the colour of a brief object that has been seen and is gone.
     """
 
-    on_object: Tensor
+    owner: Tensor
     moved: Tensor
+    colour: Tensor
     first_colour: Tensor
     is_new: Tensor
     is_late: Tensor
@@ -69,7 +70,7 @@ class TrackingHeads(nn.Module):
         loss = 0.3 * functional.cross_entropy(seen, wanted["seen"].flatten()) + _yes_or_no(
             told["gone"], wanted["gone"]
         )
-        on_object = wanted.pop("on_object")
+        on_object = wanted["owner"] >= 0
         if on_object.any():
             told = self.own(hidden[min(OWN_LAYER, len(hidden) - 1)][on_object])
             wanted = {name: wanted[name][on_object] for name in told}
@@ -96,7 +97,8 @@ def track_targets(scene: Scene, times: np.ndarray) -> TrackTargets:
     """Follows the objects of a scene through the frames at these times."""
     shape = (len(times), POOLED_GRID**2)
     owners = np.full(shape, -1)
-    moved, first_colour = np.zeros((*shape, 2), np.float32), np.zeros(shape, np.int64)
+    moved = np.zeros((*shape, 2), np.float32)
+    now_colour, first_colour = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
     is_new, is_late, age = (np.zeros(shape, np.float32) for _ in range(3))
     seen, gone = np.zeros((*shape, len(SHAPES)), np.int64), np.zeros((*shape, len(COLOURS)), np.float32)
     middle = ((np.arange(POOLED_GRID) + 0.5) * SIDE / POOLED_GRID).astype(int)
@@ -108,6 +110,7 @@ def track_targets(scene: Scene, times: np.ndarray) -> TrackTargets:
             x0, y0, colour0, frame0 = first.setdefault(index, (x, y, colour, frame))
             shows = owners[frame] == index
             moved[frame, shows] = (x - x0) / SIDE, (y - y0) / SIDE
+            now_colour[frame, shows] = COLOURS_IN_ORDER.index(colour)
             first_colour[frame, shows] = COLOURS_IN_ORDER.index(colour0)
             is_new[frame, shows], is_late[frame, shows] = frame == frame0, frame0 > 0
             age[frame, shows] = time - times[frame0]
@@ -116,7 +119,7 @@ def track_targets(scene: Scene, times: np.ndarray) -> TrackTargets:
             seen[frame, :, SHAPES_IN_ORDER.index(thing.shape)] += 1
             if thing.brief and index not in [other for other, *_ in visible]:
                 gone[frame, :, COLOURS_IN_ORDER.index(colour0)] = 1
-    fields = (owners >= 0, moved, first_colour, is_new, is_late, age, seen.clip(max=MOST_OF_A_SHAPE), gone)
+    fields = (owners, moved, now_colour, first_colour, is_new, is_late, age, seen.clip(max=MOST_OF_A_SHAPE), gone)
     return TrackTargets(*(torch.from_numpy(field).flatten(0, 1) for field in fields))
 
 

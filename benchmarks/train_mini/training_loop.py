@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from aot_llava_cli.whole_file import write_whole
 
+from .optimizers import Optimizers
 from .recipe import Schedule
 
 SAVE_EVERY_SECONDS = 60
@@ -54,8 +55,7 @@ def train(
         evaluate: held-out figures for the log.
         workers: processes that draw batches ahead; 0 draws in this one.
     """
-    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(_groups(parameters, schedule.weight_decay), lr=0.0, betas=(0.9, 0.98))
+    optimizer = Optimizers(module, schedule)
     state_file = state_folder / f"{name}.pt"
     step = load_state(state_file, module, optimizer)
     batches = DataLoader(
@@ -69,12 +69,11 @@ def train(
     module.train()
     try:
         for batch in tqdm(batches, desc=name, initial=step, total=schedule.steps, file=sys.stderr, dynamic_ncols=True):
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(schedule, step)
-            optimizer.zero_grad(set_to_none=True)
+            optimizer.set_rates(rate_share(schedule, step))
+            optimizer.zero_grad()
             loss, figures = loss_of(batch)
             loss.backward()
-            norm = nn.utils.clip_grad_norm_(parameters, CLIP_GRADIENT_NORM)
+            norm = nn.utils.clip_grad_norm_(optimizer.parameters, CLIP_GRADIENT_NORM)
             optimizer.step()
             step += 1
             if step % LOG_EVERY_STEPS == 0 or step == schedule.steps:
@@ -94,22 +93,22 @@ def train(
         save_state(state_file, module, optimizer, step)
 
 
-def learning_rate(schedule: Schedule, step: int) -> float:
-    """Linear warm-up, then half a cosine."""
+def rate_share(schedule: Schedule, step: int) -> float:
+    """The learning rate as a share of its peak: linear warm-up, then half a cosine."""
     if step < schedule.warmup_steps:
-        return schedule.peak_learning_rate * (step + 1) / schedule.warmup_steps
+        return (step + 1) / schedule.warmup_steps
     progress = (step - schedule.warmup_steps) / max(1, schedule.steps - schedule.warmup_steps)
     cosine = (1 + math.cos(math.pi * min(1.0, progress))) / 2
-    return schedule.peak_learning_rate * (LAST_RATE_SHARE + (1 - LAST_RATE_SHARE) * cosine)
+    return LAST_RATE_SHARE + (1 - LAST_RATE_SHARE) * cosine
 
 
-def save_state(file: Path, module: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+def save_state(file: Path, module: nn.Module, optimizer: Optimizers, step: int) -> None:
     """Writes the state, or leaves the one before."""
     state = {"module": module.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
     write_whole(file, lambda temporary: torch.save(state, temporary))
 
 
-def load_state(file: Path, module: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> int:
+def load_state(file: Path, module: nn.Module, optimizer: Optimizers | None = None) -> int:
     """Takes over a state and returns its step, 0 if there is none."""
     if not file.exists():
         return 0
@@ -124,10 +123,3 @@ def append_log(state_folder: Path, **fields) -> None:
     """Adds a line to the run's log."""
     with (state_folder / "log.jsonl").open("a", encoding="utf-8") as log:
         log.write(json.dumps(fields) + "\n")
-
-
-def _groups(parameters: list[nn.Parameter], weight_decay: float) -> list[dict]:
-    """Matrices decay; biases, norms and vectors do not."""
-    matrices = [parameter for parameter in parameters if parameter.ndim > 1]
-    vectors = [parameter for parameter in parameters if parameter.ndim <= 1]
-    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
