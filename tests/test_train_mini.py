@@ -16,17 +16,18 @@ from benchmarks.train_mini.grounding import ground
 from benchmarks.train_mini.model import build_model, build_processor, normalise, tower_output
 from benchmarks.train_mini.options import parse_options
 from benchmarks.train_mini.patch_targets import patch_targets
+from benchmarks.train_mini.pointing import LAYERS
 from benchmarks.train_mini.recipe import FeatureRecipe, LanguageRecipe, Recipe, Schedule, Shape, VisionRecipe
 from benchmarks.train_mini.run import run
 from benchmarks.train_mini.tokenizer import build_tokenizer
-from benchmarks.train_mini.tracking import track_targets
+from benchmarks.train_mini.tracking import TRACKING_HEAD, TRACKING_LAYER, look_back_loss, track_targets
 from benchmarks.video_questions import ask, make_scene, object_map, render_clip, visible_objects
 from benchmarks.video_questions.vocabulary import HELD_OUT_LOOKS
 from modeling_aot_llava import AOTLlavaOnevisionForConditionalGeneration, AOTLlavaOnevisionProcessor
 
 TINY = Recipe(
     shape=Shape(
-        vision_width=16, vision_heads=2, vision_mlp=16, text_width=16, text_layers=6, text_heads=2, text_mlp=16
+        vision_width=16, vision_heads=2, vision_mlp=16, text_width=16, text_layers=6, text_heads=4, text_mlp=16
     ),
     vision=VisionRecipe(
         schedule=Schedule(steps=4, peak_learning_rate=1e-2, warmup_steps=1, evaluate_every=4),
@@ -135,6 +136,30 @@ def test_clips_that_are_read_together_get_the_logits_that_each_gets_alone(tokeni
         torch.testing.assert_close(logits([0, 1, 2]), alone, atol=1e-5, rtol=1e-4)
 
 
+def test_the_looks_are_the_attention_that_the_stock_model_pays(tokenizer):
+    model = build_model(TINY.shape, tokenizer, seed=0).eval()
+    features = torch.randn(1, 3, 729, TINY.shape.vision_width, generator=torch.Generator().manual_seed(0))
+    before, questions = tokens_before_video(tokenizer), question_tokens(tokenizer, ask(make_scene(7, "train"))[:1])
+    tokens = torch.tensor([0, 5, 300, 587])
+    with torch.no_grad():
+        found = answer(model, before, features, questions, torch.tensor([0]), None, LAYERS, (tokens,))
+        inner, embed = model.model, model.model.language_model.embed_tokens
+        video = inner.apply_pooling(inner.multi_modal_projector(features[0])).flatten(0, 1)
+        asked = questions.ids[0, : questions.asks_at[0, 0] + 1]
+        prompt = torch.cat([embed(before), video, inner.image_newline[None], embed(asked)]).unsqueeze(0)
+        inner.language_model.set_attn_implementation("eager")
+        attentions = inner.language_model(inputs_embeds=prompt, output_attentions=True).attentions
+    of_video = slice(len(before), len(before) + len(video))
+    of_question = slice(len(before) + len(video) + 1, None)
+    for layer in LAYERS:
+        attention = attentions[layer][0, 0, -1]
+        torch.testing.assert_close(found.looks_at_video[layer][0], attention[of_video], atol=1e-6, rtol=1e-3)
+        looks = found.looks_at_question[layer][0, : len(asked)]
+        torch.testing.assert_close(looks, attention[of_question], atol=1e-6, rtol=1e-3)
+    looks_back = attentions[TRACKING_LAYER][0, TRACKING_HEAD, of_video, of_video][tokens]
+    torch.testing.assert_close(found.looks_back[0], looks_back, atol=1e-6, rtol=1e-3)
+
+
 # --- questions for training alone --------------------------------------------------------------------------------
 
 
@@ -146,6 +171,17 @@ def test_grounding_questions_keep_the_withheld_looks_out_and_never_contradict_th
         pairs = {(question.text, question.answer) for question in questions}
         assert len({text for text, _ in pairs}) == len(pairs)
         assert len(ground(make_scene(seed, "train"), np.arange(4) / 3, 5, seed=0)) == 5
+
+
+def test_a_single_frame_is_asked_about_nothing_that_takes_time():
+    moments = {"at the beginning", "at the end"}
+    for seed in range(40):
+        scene = make_scene(seed, "train")
+        colours = {colour for _, colour, *_ in visible_objects(scene, 0.5)}
+        for question in ground(scene, np.array([0.5]), 1000, seed=0):
+            assert any(moment in question.text for moment in moments)
+            if question.text.startswith("What colour"):
+                assert question.answer in colours
 
 
 # --- targets -----------------------------------------------------------------------------------------------------
@@ -180,6 +216,19 @@ def test_track_targets_follow_an_object_from_its_first_frame():
                 moved = targets.moved.view(4, 14, 14, 2)[frame, row, column]
                 np.testing.assert_allclose(moved * 216, (x - x0, y - y0), atol=1e-3)
     assert targets.seen.view(4, 196, -1)[-1].sum(-1).unique().tolist() == [len(seen_first)]
+
+
+def test_looking_back_costs_nothing_where_all_attention_is_on_the_first_sight_of_the_same_object():
+    """And as much more as it goes elsewhere: -log of the share."""
+    targets = track_targets(make_scene(11, "train"), np.arange(4) / 3)
+    owner, is_new = targets.owner.tolist(), targets.is_new.tolist()
+    objects = [token for token, each in enumerate(owner) if each >= 0]
+    looks_back = torch.zeros(len(objects), len(owner))
+    for row, token in enumerate(objects):
+        first = next(i for i in range(len(owner)) if owner[i] == owner[token] and is_new[i])
+        looks_back[row, first] = 1
+    assert abs(look_back_loss([looks_back], [targets]).item()) < 1e-3
+    assert look_back_loss([looks_back / 4], [targets]).item() == pytest.approx(np.log(4), abs=1e-3)
 
 
 # --- the run -----------------------------------------------------------------------------------------------------

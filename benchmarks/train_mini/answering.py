@@ -11,6 +11,7 @@ from transformers import LlavaOnevisionForConditionalGeneration
 from transformers.models.qwen2.modeling_qwen2 import rotate_half
 
 from .conversations import QuestionTokens
+from .tracking import TRACKING_HEAD, TRACKING_LAYER
 
 
 @dataclass
@@ -25,6 +26,8 @@ class Answers:
         looks_at_video: for each of the layers asked for, the attention that the first head pays to each video token at
             `questions.asks_at[:, 0]`: (Q, F * P).
         looks_at_question: likewise to each token of the question up to there: (Q, L).
+        looks_back: for each clip, the attention that the tracking head pays to each video token at the video tokens
+            asked for: (M, F * P).
     """
 
     logits: Tensor
@@ -32,6 +35,7 @@ class Answers:
     asked_hidden: tuple[Tensor, ...]
     looks_at_video: dict[int, Tensor]
     looks_at_question: dict[int, Tensor]
+    looks_back: list[Tensor]
 
 
 def answer(
@@ -42,6 +46,7 @@ def answer(
     clip_of_question: Tensor,
     position_scale: Tensor | None = None,
     look_layers: tuple[int, ...] = (),
+    tracking_tokens: tuple[Tensor, ...] = (),
 ) -> Answers:
     """Asks the stock model.
 
@@ -51,6 +56,7 @@ def answer(
         clip_of_question: (Q,), ascending.
         position_scale: (C,), factors for the distances between the positions of video tokens; 1 by default.
         look_layers: counted from 0.
+        tracking_tokens: for each clip (M,), the video tokens whose look back is wanted.
     """
     inner = model.model
     video = _video_embeddings(inner, features)
@@ -59,21 +65,29 @@ def answer(
     start = inner.language_model.embed_tokens(before_video).expand(num_clips, -1, -1)
     scale = video.new_ones(num_clips) if position_scale is None else position_scale
     positions = _positions(len(before_video), num_video, scale)
-    read = inner.language_model(
-        inputs_embeds=torch.cat([start, video, newline], dim=1),
-        position_ids=positions,
-        attention_mask={"full_attention": None},
-        use_cache=True,
-        output_hidden_states=True,
-    )
+    with _queries(inner.language_model, {TRACKING_LAYER: TRACKING_HEAD}) as queries:
+        read = inner.language_model(
+            inputs_embeds=torch.cat([start, video, newline], dim=1),
+            position_ids=positions,
+            attention_mask={"full_attention": None},
+            use_cache=True,
+            output_hidden_states=True,
+        )
     cache = read.past_key_values
+    of_video = slice(len(before_video), len(before_video) + num_video)
+    query = _turned(inner.language_model, queries[TRACKING_LAYER], positions)[:, of_video]
+    keys = cache.layers[TRACKING_LAYER].keys[:, TRACKING_HEAD]
+    looks_back = [
+        _attention(query[clip, tokens], keys[clip], _is_past(tokens + of_video.start, keys.shape[1]))[:, of_video]
+        for clip, tokens in enumerate(tracking_tokens)
+    ]
     packed = _pack(questions, clip_of_question, num_clips)
     seen = positions.shape[1]
     # A question sees the whole video and its own past.
     own_past = (packed.question.unsqueeze(1) == packed.question.unsqueeze(2)).tril()
     mask = torch.cat([own_past.new_ones(*own_past.shape[:2], seen), own_past], dim=-1)
     question_positions = positions[:, -1:] + 1 + packed.place
-    with _first_queries(inner.language_model, look_layers) as queries:
+    with _queries(inner.language_model, dict.fromkeys(look_layers, 0)) as queries:
         asked = inner.language_model(
             input_ids=packed.ids,
             position_ids=question_positions,
@@ -84,42 +98,56 @@ def answer(
         )
     hidden = asked.last_hidden_state
     row, column = clip_of_question.unsqueeze(1), packed.start.unsqueeze(1) + questions.asks_at
-    of_video = slice(len(before_video), len(before_video) + num_video)
-    cosine, sine = inner.language_model.rotary_emb(hidden, question_positions)
     own = (seen + packed.start.unsqueeze(1) + torch.arange(questions.ids.shape[1], device=hidden.device)).clamp(
         max=mask.shape[-1] - 1
     )
     looks_at_video, looks_at_question = {}, {}
     for layer, query in queries.items():
-        turned = query * cosine + rotate_half(query) * sine
-        scores = turned @ cache.layers[layer].keys[:, 0].transpose(1, 2) * query.shape[-1] ** -0.5
-        attention = scores.masked_fill(~mask, -math.inf).softmax(-1)[row[:, 0], column[:, 0]]
+        query = _turned(inner.language_model, query, question_positions)
+        attention = _attention(query, cache.layers[layer].keys[:, 0], mask)[row[:, 0], column[:, 0]]
         looks_at_video[layer] = attention[:, of_video]
         looks_at_question[layer] = attention.gather(1, own)
     video_hidden = tuple(layer[:, of_video] for layer in read.hidden_states)
     asked_hidden = tuple(layer[row[:, 0], column[:, 0]] for layer in asked.hidden_states)
     logits = model.lm_head(hidden[row, column])
-    return Answers(logits, video_hidden, asked_hidden, looks_at_video, looks_at_question)
+    return Answers(logits, video_hidden, asked_hidden, looks_at_video, looks_at_question, looks_back)
 
 
 @contextmanager
-def _first_queries(language_model: nn.Module, layers: tuple[int, ...]) -> Iterator[dict[int, Tensor]]:
-    """Collects the first head's queries, (C, W, d) before the rotary embedding, while the model runs."""
+def _queries(language_model: nn.Module, head_of_layer: dict[int, int]) -> Iterator[dict[int, Tensor]]:
+    """Collects the queries of one head of some layers, (C, W, d) before the rotary embedding, while the model runs."""
     queries: dict[int, Tensor] = {}
 
-    def collect(layer: int, size: int):
+    def collect(layer: int, head: int, size: int):
         def hook(module: nn.Module, inputs: tuple, output: Tensor) -> None:
-            queries[layer] = output[..., :size]
+            queries[layer] = output[..., head * size : (head + 1) * size]
 
         return hook
 
-    attentions = [(layer, language_model.layers[layer].self_attn) for layer in layers]
-    handles = [each.q_proj.register_forward_hook(collect(layer, each.head_dim)) for layer, each in attentions]
+    attentions = [(layer, head, language_model.layers[layer].self_attn) for layer, head in head_of_layer.items()]
+    handles = [
+        attention.q_proj.register_forward_hook(collect(layer, head, attention.head_dim))
+        for layer, head, attention in attentions
+    ]
     try:
         yield queries
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _turned(language_model: nn.Module, query: Tensor, positions: Tensor) -> Tensor:
+    cosine, sine = language_model.rotary_emb(query, positions)
+    return query * cosine + rotate_half(query) * sine
+
+
+def _attention(query: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
+    scores = query @ keys.transpose(-2, -1) * query.shape[-1] ** -0.5
+    return scores.masked_fill(~mask, -math.inf).softmax(-1)
+
+
+def _is_past(tokens: Tensor, length: int) -> Tensor:
+    return torch.arange(length, device=tokens.device) <= tokens.unsqueeze(1)
 
 
 @dataclass

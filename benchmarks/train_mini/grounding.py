@@ -12,12 +12,11 @@ from itertools import permutations
 
 import numpy as np
 
-from benchmarks.video_questions import COLOURS, SHAPES, SIDE, Question, Scene, SceneObject, visible_objects
+from benchmarks.video_questions import SIDE, Question, Scene, SceneObject, visible_objects
 from benchmarks.video_questions.questions import LETTERS, NUMBERS, ONE_LETTER, ONE_WORD, QUARTERS
-from benchmarks.video_questions.vocabulary import HELD_OUT_LOOKS
 
 TYPE = "grounding"
-MOMENTS = (("at the beginning", 0.0), ("at the end", 1.0))
+MOMENTS = (("at the beginning", 0), ("at the end", -1))
 CLEAR_OF_MIDDLE = 16
 SHORTEST_MOVE = 30
 STRAIGHTNESS = 2
@@ -31,18 +30,20 @@ def ground(scene: Scene, times: np.ndarray, count: int, seed: int) -> list[Quest
     """Draws questions about a scene that the frames at these times answer.
 
     Args:
-        times: of the frames, from 0 to 1, both included.
+        times: of the frames, from 0 to 1; both included, but for a single frame.
         count: of questions, at most.
     """
-    draw = random.Random(f"{seed} {scene.seed}")
     questions = [
-        *(question for moment, time in MOMENTS for question in _at(scene, moment, visible_objects(scene, time), draw)),
-        *_along(scene, times),
+        question
+        for moment, frame in MOMENTS
+        for question in _at(scene, moment, visible_objects(scene, float(times[frame])))
     ]
-    return draw.sample(questions, min(count, len(questions)))
+    if len(times) > 1:
+        questions += _along(scene, times)
+    return random.Random(f"{seed} {scene.seed}").sample(questions, min(count, len(questions)))
 
 
-def _at(scene: Scene, moment: str, seen: list[Seen], draw: random.Random) -> Iterator[Question]:
+def _at(scene: Scene, moment: str, seen: list[Seen]) -> Iterator[Question]:
     """What is there at one moment."""
     shapes = Counter(scene.objects[index].shape for index, *_ in seen)
     colours = Counter(colour for _, colour, *_ in seen)
@@ -57,11 +58,6 @@ def _at(scene: Scene, moment: str, seen: list[Seen], draw: random.Random) -> Ite
             options = " ".join(f"{letter}) {name}" for letter, name in zip(LETTERS, QUARTERS))
             text = f"Where is the {colour} {shape} {moment}? {options} {ONE_LETTER}"
             yield Question(TYPE, text, LETTERS[quarter], len(QUARTERS))
-        yield _word(f"Is there a {colour} {shape} {moment}?", "yes")
-        other_colour, other_shape = draw.choice([(colour, draw.choice(SHAPES)), (draw.choice(list(COLOURS)), shape)])
-        looks = {(other, scene.objects[index].shape) for index, other, *_ in seen} | HELD_OUT_LOOKS
-        if (other_colour, other_shape) not in looks:
-            yield _word(f"Is there a {other_colour} {other_shape} {moment}?", "no")
     for shape, number in shapes.items():
         if number <= len(NUMBERS):
             plural = f"{shape}es" if shape.endswith("s") else f"{shape}s"

@@ -16,6 +16,10 @@ NEIGHBOUR_SHARPNESS = 2.5
 RESIDUAL_SCALE = 0.5
 # How exclusively the language model's first head looks at the token before.
 PREVIOUS_TOKEN_SHARPNESS = 6.0
+# After so many tokens the clock head pays half of its attention to the start of the prompt.
+CLOCK_HALF = 300
+CLOCK_HEAD = 2
+CLOCK_REACH = 8.0
 
 
 @torch.no_grad()
@@ -72,6 +76,31 @@ def start_with_matching(language_model: nn.Module) -> None:
     first.k_proj.weight[: 2 * half] = 0
     first.q_proj.bias[: 2 * half] = PREVIOUS_TOKEN_SHARPNESS * torch.cat([step.cos(), -step.sin()])
     first.k_proj.bias[: 2 * half] = PREVIOUS_TOKEN_SHARPNESS * torch.cat([torch.ones(half), torch.zeros(half)])
+
+
+@torch.no_grad()
+def start_with_a_clock(language_model: nn.Module, first_token: int) -> None:
+    """Lets a head of the lowest layer weigh the first token of a prompt against all others.
+
+    What it passes on tells a token how many came before it: nothing else in the prompt says when a frame was.
+    """
+    attention = language_model.layers[0].self_attn
+    width, size = language_model.config.hidden_size, attention.head_dim
+    rows = slice(CLOCK_HEAD * size, (CLOCK_HEAD + 1) * size)
+    # One channel, the one that the rotary embedding turns least. The norm before makes the embedding sqrt(width) long.
+    channel = CLOCK_HEAD * size + size // 2 - 1
+    strength = math.sqrt(math.log(CLOCK_HALF) * math.sqrt(size / width))
+    for projection in (attention.q_proj, attention.k_proj):
+        projection.weight[rows] = 0
+        projection.bias[rows] = 0
+    attention.q_proj.bias[channel] = strength
+    embedding = language_model.embed_tokens.weight[first_token]
+    attention.k_proj.weight[channel] = strength * embedding / embedding.norm()
+    # The share of attention that the first token gets goes into one direction of the output.
+    attention.v_proj.weight[rows] = 0
+    attention.v_proj.weight[channel] = embedding / embedding.norm() / math.sqrt(width)
+    direction = torch.randn(width)
+    attention.o_proj.weight[:, channel] = CLOCK_REACH * direction / direction.norm()
 
 
 def _frequencies(count: int) -> Tensor:

@@ -22,10 +22,12 @@ from .feature_cache import FeatureCache
 from .grounding import ground
 from .pointing import HIGH_LAYER, LAYERS, FindingHeads, asking_loss, name_tokens, pointers, pointing_loss
 from .recipe import LanguageRecipe
-from .tracking import POOLED_GRID, TrackingHeads, track_targets
+from .tracking import POOLED_GRID, TrackingHeads, look_back_loss, track_targets
 from .training_loop import train
 
 END_WEIGHT = 0.1
+# About so many tokens all that is asked about a clip has.
+QUESTION_TOKENS = 250
 
 
 class LanguageLearner(nn.Module):
@@ -62,22 +64,25 @@ def train_language(
             batch["clip_of_question"].to(device),
             batch["position_scale"].to(device),
             look_layers=LAYERS,
+            tracking_tokens=tuple((track.owner >= 0).nonzero()[:, 0].to(device) for track in batch["tracks"]),
         )
         is_asked = questions.answers[:, 0] != NO_ANSWER
         word, end = (
             functional.cross_entropy(answers.logits[is_asked, i], questions.answers[is_asked, i]) for i in (0, 1)
         )
         tracking = learner.tracking.loss(answers.video_hidden, batch["tracks"])
+        looking_back = look_back_loss(answers.looks_back, batch["tracks"])
         at_video = {layer: attention[~is_asked] for layer, attention in answers.looks_at_video.items()}
         at_names = {layer: attention[is_asked] for layer, attention in answers.looks_at_question.items()}
         pointing = pointing_loss(at_video, batch["pointers"])
         asking = asking_loss(at_names, torch.isin(questions.ids[is_asked], names))
         finding = learner.finding.loss(answers.asked_hidden[HIGH_LAYER + 1][~is_asked], batch["pointers"])
         loss = word + END_WEIGHT * end + recipe.tracking_weight * tracking
-        loss = loss + recipe.pointing_weight * (pointing + asking) + recipe.finding_weight * finding
+        loss = loss + recipe.pointing_weight * (pointing + asking + looking_back) + recipe.finding_weight * finding
         right = (answers.logits[:, 0].argmax(-1) == questions.answers[:, 0])[is_asked].float().mean()
-        terms = {"answer": word, "tracking": tracking, "pointing": pointing, "asking": asking, "finding": finding}
-        figures = {name: term.item() for name, term in {**terms, "right": right}.items()}
+        terms = {"answer": word, "tracking": tracking, "looking_back": looking_back}
+        terms |= {"pointing": pointing, "asking": asking, "finding": finding, "right": right}
+        figures = {name: term.item() for name, term in terms.items()}
         return loss, {**figures, "frames": batch["features"].shape[1]}
 
     def held_out_accuracy() -> dict[str, float]:
@@ -96,14 +101,15 @@ def draw_batch(
     candidates = [cache for cache in caches if cache.num_frames >= num_frames]
     # The shortest clips that are long enough, of which there are most; clips of the wanted length are taken whole.
     cache = min(candidates, key=lambda cache: cache.num_frames)
-    count = max(1, recipe.tokens_a_step // (num_frames * POOLED_GRID**2))
+    count = max(1, recipe.tokens_a_step // (num_frames * POOLED_GRID**2 + QUESTION_TOKENS))
     features, tracks, pointing, questions, clip_of_question = [], [], [], [], []
     for row, clip in enumerate(draw.choice(len(cache), count, replace=False)):
         scene = cache.scene(int(clip))
-        frames = _choose_frames(cache.num_frames, num_frames, draw)
+        frames = _choose_frames(scene, cache.num_frames, num_frames, draw)
         times = frames / (cache.num_frames - 1)
-        asked = [question for question in ask(scene) if is_answerable(question, scene, times, cache.num_frames)]
-        asked += ground(scene, times, _of_now(recipe.grounding_questions, recipe, step), seed=step)
+        asked = ground(scene, times, _of_now(recipe.grounding_questions, recipe, step), seed=step)
+        if num_frames > 1:
+            asked += [question for question in ask(scene) if is_answerable(question, scene, times, cache.num_frames)]
         features.append(cache.of_clip(int(clip), frames))
         tracks.append(track_targets(scene, times))
         named = pointers(scene, times, tracks[-1])
@@ -144,7 +150,9 @@ def _of_now(stages: tuple, recipe: LanguageRecipe, step: int):
     return next(value for until, value in stages if progress < until)
 
 
-def _choose_frames(available: int, wanted: int, draw: np.random.Generator) -> np.ndarray:
-    """The first, the last, and random ones between, in order."""
+def _choose_frames(scene: Scene, available: int, wanted: int, draw: np.random.Generator) -> np.ndarray:
+    """The first, the last, and random ones between, in order; or a single one that shows something."""
+    if wanted == 1:
+        return draw.choice([i for i in range(available) if visible_objects(scene, i / (available - 1))], 1)
     between = draw.choice(np.arange(1, available - 1), wanted - 2, replace=False)
     return np.array([0, *sorted(between), available - 1])

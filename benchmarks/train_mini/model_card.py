@@ -29,9 +29,10 @@ By `python -m benchmarks.train_mini` of the AOT repository, with seed {seed}, on
 1. The vision tower, on {vision_scenes:,} scenes, {vision_steps:,} steps: each patch tells colour, shape, size, centre
    and outline of its object, its own place, and how many objects of each shape the frame shows.
 2. Projector and language model, on the frozen tower's output for {clips:,} clips, {language_steps:,} of
-   {language_planned:,} steps: the answers, those to further short questions about everything that a clip shows, and a
-   loss on the video tokens that was used in training alone. The number of frames ({fewest} to {most}) and the
-   distances between the tokens' positions differ from step to step.
+   {language_planned:,} steps, single frames first: the answers, and those to further short questions about everything
+   that a clip shows. Three kinds of loss were used in training alone, computed from what the generator knows: what a
+   video token is to tell about its object's past, where names of objects are to look, and what they are to find there.
+   The number of frames ({fewest} to {most}) and the distances between the tokens' positions differ from step to step.
 
 Neither phase saw a {withheld}; every held-out clip shows at least one of these.
 

@@ -3,7 +3,8 @@
 That a few words belong to a few of thousands of tokens is what the answers alone teach last. So beginnings of
 questions that end with the name of an object are read too. At their last word the first head of one low and one high
 layer is to look at the tokens that show it: the low one finds what looks like the name; the high one, which can read
-what the tokens know of the past, finds the object that had the name at first, at the moment that the text names. And
+what the tokens know of the past, finds the object that had the name at first: at the moment that the text names, or
+when it was last seen. And
 linear heads, thrown away afterwards, ask the last word what was found: colour, place, way, fate, number. Where a
 question is to be answered, the first head of the layers above is to look at the names in it.
 """
@@ -105,16 +106,21 @@ def pointers(scene: Scene, times: np.ndarray, tracks: TrackTargets) -> list[Poin
             continue
         first, last = views[0][1], views[-1][1]
         if thing.brief:
+            if len(times) == 1:
+                continue
             text = "What colour is the object that appears only for a moment"
             found.append(Pointer(text, shown, nowhere, colour=COLOURS_IN_ORDER.index(first[0])))
             continue
         fate, when = _fate(thing, views, times)
         way = tuple((after - before) / SIDE for before, after in zip(first[1:], last[1:]))
         alike = shown & (tracks.colour == tracks.first_colour)
+        last_seen = max(frame for frame, view in enumerate(seen_at) if index in view)
+        last_shown = shown.clone()
+        last_shown[: last_seen * POOLED_GRID**2] = False
         names = [(f"{thing.colour} {thing.shape}", alike)] + [(thing.shape, shown)] * (shapes.count(thing.shape) == 1)
         for name, low in names:
             colour = COLOURS_IN_ORDER.index(last[0])
-            found.append(Pointer(f"the {name}", shown, low, colour=colour, fate=fate, way=way, when=when))
+            found.append(Pointer(f"the {name}", last_shown, low, colour=colour, fate=fate, way=way, when=when))
             for (moment, frame), view in zip(MOMENTS, (seen_at[0], seen_at[-1])):
                 if index in view and thing.keeps_name:
                     there = nowhere.clone()
