@@ -21,6 +21,7 @@ from .grounding import ground
 from .language_training import LanguageLearner, train_language
 from .model import build_model
 from .model_card import model_card
+from .optimizers import require_muon
 from .recipe import Recipe
 from .tokenizer import build_tokenizer
 from .training_loop import append_log, load_state
@@ -47,9 +48,11 @@ def run(
         workers: processes that draw frames; 0 draws them in this one.
 
     Raises:
+        ImportError: if torch is too old.
         OSError: if the output folder holds something else.
         ValueError: if the state is that of another recipe, or nothing to export.
     """
+    require_muon()
     check_output(output)
     state.mkdir(parents=True, exist_ok=True)
     if export_only and not (state / "language.pt").exists():
