@@ -7,13 +7,13 @@ import typer
 
 Video = Annotated[
     Path | None,
-    typer.Argument(help="A video file. By default a short clip that the program draws.", show_default=False),
+    typer.Argument(help="A video file. By default a short clip that the mini model understands.", show_default=False),
 ]
 Model = Annotated[
     str | None,
     typer.Option(
         help="Hub ID or folder of a LLaVA-OneVision checkpoint, with AOT or stock. By default a "
-        "small one with random weights that shows the program at work.",
+        "mini model that comes with the program and answers questions about coloured shapes.",
         show_default=False,
     ),
 ]
@@ -28,7 +28,7 @@ def check_video(video: Path | None) -> None:
     if video is not None and not video.is_file():
         what = "is a folder" if video.is_dir() else "does not exist"
         raise typer.BadParameter(
-            f"{video} {what}. Give the path of a video file, or none for the demo clip.",
+            f"{video} {what}. Give the path of a video file, or none for the mini clip.",
             param_hint="VIDEO",
         )
 

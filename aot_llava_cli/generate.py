@@ -8,7 +8,16 @@ from typing import Annotated
 import typer
 
 from .arguments import Model, NumFrames, Video, check_at_least_one, check_model, check_video
+from .mini import MINI_QUESTION, mini_unless_named
 
+_Prompt = Annotated[
+    str | None,
+    typer.Option(
+        help="What to ask about the video. By default for a description; the mini model is asked a question that it "
+        "understands.",
+        show_default=False,
+    ),
+]
 _RetentionRatio = Annotated[
     float | None,
     typer.Option(
@@ -20,7 +29,7 @@ _RetentionRatio = Annotated[
 
 def generate(
     video: Video = None,
-    prompt: Annotated[str, typer.Option(help="What to ask about the video.")] = "Describe the video.",
+    prompt: _Prompt = None,
     model: Model = None,
     retention_ratio: _RetentionRatio = None,
     num_frames: NumFrames = None,
@@ -33,17 +42,12 @@ def generate(
 
     # Only now: torch takes seconds to import, and a typing error should be answered at once.
     from . import answer
-    from .demo_checkpoint import demo_checkpoint
-    from .demo_clip import demo_clip
 
     answer.silence_libraries()
-    if model is None:
-        _say("Demo model: its weights are random, so the words below mean nothing. Name a real one with --model.")
-        model = str(demo_checkpoint())
-    if video is None:
-        video = demo_clip()
-        _say(f"Demo clip: {video}. Name your own video as the argument.")
-
+    if prompt is None:
+        prompt = MINI_QUESTION if model is None else "Describe the video."
+    video, model = mini_unless_named(video, model, _say)
+    _say(f"Question: {prompt}")
     _say(f"Loading {model}")
     llava, processor = answer.load(model, retention_ratio)
     _say(f"Reading {video}")

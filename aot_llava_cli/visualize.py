@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from .arguments import Model, NumFrames, Video, check_at_least_one, check_model, check_video
+from .mini import MINI_CLIP, mini_unless_named
 from .whole_file import check_writable, write_whole
 
 _Output = Annotated[
@@ -51,7 +52,7 @@ def visualize(
     check_model(model)
     _check_retention_ratio(retention_ratio)
     check_at_least_one("--num-frames", num_frames)
-    picture_file = output or Path(f"{'demo' if video is None else video.stem}.aot.png")
+    picture_file = output or Path(f"{(video or MINI_CLIP).stem}.aot.png")
     page_file = picture_file.with_suffix(".html") if html else None
     _check_output(picture_file, page_file)
 
@@ -59,18 +60,10 @@ def visualize(
     from . import answer
     from .compressed_video import compress
     from .contact_sheet import draw_contact_sheet
-    from .demo_checkpoint import demo_checkpoint
-    from .demo_clip import demo_clip
     from .html_page import make_page
 
     answer.silence_libraries()
-    if model is None:
-        _say("Demo model: its weights are random, so what it attends to means nothing. Name a real one with --model.")
-        model = str(demo_checkpoint())
-    if video is None:
-        video = demo_clip()
-        _say(f"Demo clip: {video}. Name your own video as the argument.")
-
+    video, model = mini_unless_named(video, model, _say)
     _say(f"Loading {model}")
     llava, processor = answer.load(model, retention_ratio)
     _say(f"Reading {video}")

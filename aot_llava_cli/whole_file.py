@@ -7,8 +7,8 @@ from pathlib import Path
 
 
 def write_whole(file: Path, write: Callable[[Path], object]) -> None:
-    """Lets `write` fill a temporary file beside it, which is then renamed."""
-    unfinished = file.with_name(f".{file.name}-{os.getpid()}")
+    """Lets `write` fill a temporary file of the same suffix beside it, which is then renamed."""
+    unfinished = file.with_name(f".{os.getpid()}-{file.name}")
     try:
         write(unfinished)
         unfinished.replace(file)

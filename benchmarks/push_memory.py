@@ -8,6 +8,7 @@ variant loads imports torch, and is told apart; it never sees the weights. For L
 import argparse
 import json
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -15,9 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from transformers import LlavaOnevisionForConditionalGeneration, LlavaOnevisionProcessor
-
-from aot_llava_cli.demo_checkpoint import save_demo_checkpoint
+from aot_llava_cli.mini import MINI_CHECKPOINT
 
 ROOT = Path(__file__).parents[1]
 MIB = 1 << 20
@@ -79,10 +78,8 @@ def _push(folder: Path, size: int) -> tuple[float, float, float]:
 
 
 def _make_base(folder: Path, size: int) -> None:
-    """A demo checkpoint with other weights: shards of random bytes, written without holding them in memory."""
-    save_demo_checkpoint(
-        folder, model_class=LlavaOnevisionForConditionalGeneration, processor_class=LlavaOnevisionProcessor
-    )
+    """The mini checkpoint with other weights: shards of random bytes, written without holding them in memory."""
+    shutil.copytree(MINI_CHECKPOINT, folder)
     (folder / "model.safetensors").unlink()
     sizes = [min(SHARD_MIB, size - start) for start in range(0, size, SHARD_MIB)]
     weight_map = {}

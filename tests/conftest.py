@@ -10,9 +10,9 @@ import pytest
 import torch
 import transformers
 from hypothesis import settings
+from random_checkpoint import random_model, random_processor
 from transformers import LlavaOnevisionForConditionalGeneration, LlavaOnevisionProcessor
 
-from aot_llava_cli.demo_checkpoint import demo_model, demo_processor
 from modeling_aot_llava import AOTLlavaOnevisionForConditionalGeneration, AOTLlavaOnevisionProcessor
 from modeling_aot_llava.spatiotemporal_pruning import compress_video_features
 
@@ -42,7 +42,7 @@ VARYING = {
 @pytest.fixture(scope="session")
 def build_model():
     """Builds an AOT model on the small grid, `build_model(retention_ratio=0.5, ...)`; always the same weights."""
-    return lambda **fields: demo_model(AOTLlavaOnevisionForConditionalGeneration, **SMALL, **{**AOT, **fields})
+    return lambda **fields: random_model(AOTLlavaOnevisionForConditionalGeneration, **SMALL, **{**AOT, **fields})
 
 
 @pytest.fixture(scope="session")
@@ -50,7 +50,7 @@ def build_stock(build_model):
     """Builds the stock model with those weights."""
 
     def build(**fields):
-        stock = demo_model(LlavaOnevisionForConditionalGeneration, **SMALL, **fields)
+        stock = random_model(LlavaOnevisionForConditionalGeneration, **SMALL, **fields)
         stock.load_state_dict(build_model(**fields).state_dict())
         return stock
 
@@ -87,12 +87,12 @@ def stock(build_stock):
 
 @pytest.fixture(scope="session")
 def processor(shared_model):
-    return demo_processor(AOTLlavaOnevisionProcessor, shared_model.config)
+    return random_processor(AOTLlavaOnevisionProcessor, shared_model.config)
 
 
 @pytest.fixture(scope="session")
 def stock_processor(stock):
-    return demo_processor(LlavaOnevisionProcessor, stock.config)
+    return random_processor(LlavaOnevisionProcessor, stock.config)
 
 
 @pytest.fixture(scope="session")

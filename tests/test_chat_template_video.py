@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from random_checkpoint import random_model, random_processor
 
-from aot_llava_cli.demo_checkpoint import demo_model, demo_processor
 from modeling_aot_llava import AOTLlavaOnevisionForConditionalGeneration, AOTLlavaOnevisionProcessor
 
 SMALL = {"vision_config": {"image_size": 56, "patch_size": 8}, "local_window_size": 3}
@@ -25,12 +25,12 @@ NUM_BITS = 6
 
 @pytest.fixture(scope="module")
 def model():
-    return demo_model(AOTLlavaOnevisionForConditionalGeneration, **SMALL)
+    return random_model(AOTLlavaOnevisionForConditionalGeneration, **SMALL)
 
 
 @pytest.fixture(scope="module")
 def processor(model):
-    return demo_processor(AOTLlavaOnevisionProcessor, model.config)
+    return random_processor(AOTLlavaOnevisionProcessor, model.config)
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,7 @@ def test_the_frames_that_are_read(processor, clips, clip, options, expected):
 
 
 def test_the_number_of_frames_is_the_processors(clips, model, tmp_path):
-    demo_processor(AOTLlavaOnevisionProcessor, model.config).save_pretrained(tmp_path)
+    random_processor(AOTLlavaOnevisionProcessor, model.config).save_pretrained(tmp_path)
     processor = AOTLlavaOnevisionProcessor.from_pretrained(tmp_path, num_frames=6)
     assert frames_read(read(processor, ask(clips["long"]))["pixel_values_videos"][0]) == uniform(50, 6)
 

@@ -12,6 +12,7 @@ import shutil
 import pytest
 import torch
 import transformers
+from random_checkpoint import random_model, save_random_checkpoint
 from safetensors.torch import load_file, save_file
 from transformers import (
     LlavaOnevisionConfig,
@@ -20,7 +21,6 @@ from transformers import (
     LlavaOnevisionProcessor,
 )
 
-from aot_llava_cli.demo_checkpoint import demo_model, save_demo_checkpoint
 from modeling_aot_llava import AOTLlavaOnevisionForConditionalGeneration, AOTLlavaOnevisionModel
 from modeling_aot_llava.configuration_aot_llava import AOT_FIELDS
 
@@ -69,7 +69,7 @@ def save_with_names(folder, stock_folder, model, names, config_fields):
 
 @pytest.fixture(scope="module")
 def stock_model():
-    return demo_model(LlavaOnevisionForConditionalGeneration, **SMALL)
+    return random_model(LlavaOnevisionForConditionalGeneration, **SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def folders(tmp_path_factory, stock_model):
     """The same stock checkpoint in every layout."""
     root = tmp_path_factory.mktemp("checkpoints")
     stock = root / "stock"
-    save_demo_checkpoint(
+    save_random_checkpoint(
         stock,
         model_class=LlavaOnevisionForConditionalGeneration,
         processor_class=LlavaOnevisionProcessor,
@@ -225,7 +225,7 @@ def test_the_checkpoint_is_built_once_and_without_memory(folders, monkeypatch):
 @pytest.mark.parametrize("names", [None, PRE_5_NAMES], ids=["saved by stock", "pre-5"])
 def test_tied_embeddings_stay_tied(tmp_path, log, tied_by, names):
     fields = {**SMALL, "tie_word_embeddings": True, "text_config": {"tie_word_embeddings": True}}
-    stock = demo_model(LlavaOnevisionForConditionalGeneration, **fields)
+    stock = random_model(LlavaOnevisionForConditionalGeneration, **fields)
     stock.save_pretrained(tmp_path / "stock")
     folder = tmp_path / "stock"
     if names:

@@ -1,6 +1,7 @@
-"""The command `aot-llava`, the demo that it runs on, and the cache that keeps the demo."""
+"""The command `aot-llava generate`, and the mini checkpoint and clip that it runs on when nothing is named."""
 
 import re
+import shutil
 import subprocess
 import sys
 
@@ -9,30 +10,25 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from transformers import (
-    AutoTokenizer,
-    LlavaOnevisionForConditionalGeneration,
-    LlavaOnevisionProcessor,
-)
+from random_checkpoint import random_model, random_tokenizer, save_random_checkpoint
+from transformers import LlavaOnevisionForConditionalGeneration, LlavaOnevisionProcessor
 from typer.testing import CliRunner
 
-from aot_llava_cli import answer, demo_cache, demo_clip
+from aot_llava_cli import answer
 from aot_llava_cli.__main__ import app
-from aot_llava_cli.demo_checkpoint import demo_checkpoint, demo_model, save_demo_checkpoint
+from aot_llava_cli.mini import MINI_CHECKPOINT, MINI_CLIP, MINI_QUESTION
+from benchmarks.video_questions import ask, make_scene, render_clip
 
 SUMMARY = re.compile(r"Video tokens (\d+) → (\d+) \((\d+\.\d)%\), first token after (\d+\.\d\d) s")
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    """A cache folder of these tests' own."""
-    return tmp_path_factory.mktemp("cache")
+# The scene that the shipped clip shows: `save_clip(make_scene(MINI_SEED, "held_out"), MINI_CLIP)`.
+MINI_SEED = 30_000_015
 
 
 @pytest.fixture(autouse=True)
-def settings_are_put_back(cache, monkeypatch):
+def settings_are_put_back():
     """The command silences the libraries of its process, which here is the other tests' too."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     verbosity = transformers.logging.get_verbosity()
     yield
     transformers.logging.set_verbosity(verbosity)
@@ -61,23 +57,25 @@ def assert_one_line(result, exit_code, *parts):
 # The main job
 
 
-def test_the_program_alone_answers_from_a_tenth_of_the_tokens_of_32_frames():
-    command = [sys.executable, "-m", "aot_llava_cli", "generate", "--max-new-tokens", "8"]
+def test_the_program_alone_answers_right_from_a_tenth_of_the_tokens():
+    command = [sys.executable, "-m", "aot_llava_cli", "generate"]
     result = subprocess.run(command, check=False, capture_output=True, text=True, encoding="utf-8")
     assert result.returncode == 0, result.stderr
-    assert 1 <= len(result.stdout.rstrip("\n")) <= 8
-    assert "weights are random" in result.stderr
-    assert "Demo clip" in result.stderr
+    (question,) = [question for question in ask(make_scene(MINI_SEED, "held_out")) if question.text == MINI_QUESTION]
+    assert result.stdout == f"{question.answer}\n"
+    assert f"Question: {MINI_QUESTION}" in result.stderr
+    assert "Mini model" in result.stderr
+    assert "Mini clip" in result.stderr
     assert SUMMARY.fullmatch(result.stderr.splitlines()[-1])
-    assert video_tokens(result.stderr) == (6272, 627)
+    assert video_tokens(result.stderr) == (3136, 314)
     assert "(10.0%)" in result.stderr
     assert "Warning" not in result.stderr
 
 
 def test_every_option_takes_effect(tmp_path):
     video, model = tmp_path / "my clip.mp4", tmp_path / "stock"
-    demo_clip.save_demo_clip(video)
-    save_demo_checkpoint(
+    shutil.copy(MINI_CLIP, video)
+    save_random_checkpoint(
         model,
         model_class=LlavaOnevisionForConditionalGeneration,
         processor_class=LlavaOnevisionProcessor,
@@ -96,16 +94,20 @@ def test_every_option_takes_effect(tmp_path):
     result = run(video, "--prompt", "What moves?", *options)
     assert result.exit_code == 0, result.output
     assert video_tokens(result.stderr) == (1568, 392)
-    assert "random" not in result.stderr
-    assert "Demo" not in result.stderr
+    assert "Question: What moves?" in result.stderr
+    assert "Mini" not in result.stderr
 
 
-def test_the_answer_depends_on_the_prompt_and_not_on_the_run():
-    ball, again, square = (
-        run("--num-frames", 2, "--max-new-tokens", 8, "--prompt", text).stdout
-        for text in ("Ball?", "Ball?", "Square!")
-    )
-    assert ball == again != square
+def test_the_answer_depends_on_the_prompt():
+    """One clip, two questions, two right answers."""
+    asked = [question for question in ask(make_scene(MINI_SEED, "held_out")) if question.type in ("colour", "count")]
+    answers = [run("--prompt", question.text).stdout.strip() for question in asked]
+    assert answers == [question.answer for question in asked]
+
+
+def test_a_named_model_is_asked_for_a_description():
+    result = run("--model", MINI_CHECKPOINT, "--num-frames", 2)
+    assert "Question: Describe the video." in result.stderr
 
 
 def test_at_ratio_one_every_token_stays():
@@ -115,7 +117,7 @@ def test_at_ratio_one_every_token_stays():
 
 def test_the_count_is_what_was_read_also_where_the_video_decides(tmp_path):
     """At a threshold of 1 all 34 tokens of a frame stay, though the prompt has 78 placeholders."""
-    save_demo_checkpoint(tmp_path, temporal_threshold=1.0)
+    save_random_checkpoint(tmp_path, temporal_threshold=1.0)
     result = run("--model", tmp_path, "--num-frames", 4, "--max-new-tokens", 3)
     assert video_tokens(result.stderr) == (784, 4 * 34)
 
@@ -155,13 +157,13 @@ def test_a_folder_without_a_checkpoint_is_named(tmp_path):
 @pytest.mark.parametrize("kind", ["empty", "text", "truncated"])
 def test_a_file_that_is_no_video_is_named(kind, tmp_path):
     video = tmp_path / f"{kind}.mp4"
-    whole = demo_clip.demo_clip().read_bytes()
+    whole = MINI_CLIP.read_bytes()
     video.write_bytes({"empty": b"", "text": b"not a video", "truncated": whole[: len(whole) // 2]}[kind])
     assert_one_line(run(video), 1, str(video))
 
 
 def test_damaged_weights_are_one_line(tmp_path):
-    save_demo_checkpoint(tmp_path)
+    save_random_checkpoint(tmp_path)
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     assert_one_line(run("--model", tmp_path), 1, str(tmp_path), "weights")
@@ -187,22 +189,21 @@ def test_a_typing_error_is_answered_without_importing_torch():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-# The demo
+# The mini clip
 
 
-def test_the_demo_clip_has_a_ball_all_along_and_a_square_for_a_moment():
-    with av.open(str(demo_clip.demo_clip())) as container:
-        frames = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]).astype(int)
-    assert frames.shape == (60, 256, 256, 3)
-    red, green, blue = np.moveaxis(frames, -1, 0)
-    ball = ((red > 150) & (green < 100)).sum(axis=(1, 2))
-    square = ((blue > 150) & (green < 100)).sum(axis=(1, 2))
-    assert ball.min() > 1000
-    assert (np.flatnonzero(square > 1000) == np.array(demo_clip.SQUARE_FRAMES)).all()
+def test_the_mini_clip_shows_its_scene():
+    scene = make_scene(MINI_SEED, "held_out")
+    with av.open(str(MINI_CLIP)) as container:
+        frames = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+    assert np.abs(frames.astype(int) - render_clip(scene, len(frames)).astype(int)).mean() < 4
 
 
-def test_the_demo_checkpoint_is_a_stock_one_underneath(tmp_path):
-    save_demo_checkpoint(
+# What the tests' random checkpoints are like
+
+
+def test_a_random_checkpoint_is_a_stock_one_underneath(tmp_path):
+    save_random_checkpoint(
         tmp_path,
         model_class=LlavaOnevisionForConditionalGeneration,
         processor_class=LlavaOnevisionProcessor,
@@ -217,61 +218,22 @@ def test_the_demo_checkpoint_is_a_stock_one_underneath(tmp_path):
     assert processor.tokenizer.padding_side == "left"
 
 
-def test_the_demo_model_is_seeded_and_leaves_the_global_random_state_alone():
+def test_a_random_model_is_seeded_and_leaves_the_global_random_state_alone():
     state = torch.random.get_rng_state()
-    first, again, other = (demo_model(seed=seed).lm_head.weight for seed in (0, 0, 1))
+    first, again, other = (random_model(seed=seed).lm_head.weight for seed in (0, 0, 1))
     assert torch.equal(state, torch.random.get_rng_state())
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
 
-def test_the_demo_tokenizer_keeps_every_byte():
-    tokenizer = AutoTokenizer.from_pretrained(demo_checkpoint())
+def test_its_tokenizer_keeps_every_byte():
+    tokenizer = random_tokenizer()
     text = "<|im_start|>user <image><video>\nÉ 漢 it's 12<|im_end|>"
     assert tokenizer.decode(tokenizer(text).input_ids) == text
 
 
-def test_the_demo_chat_template_writes_the_models_prompt():
-    processor = LlavaOnevisionProcessor.from_pretrained(demo_checkpoint())
+def test_the_chat_template_writes_the_models_prompt():
+    processor = LlavaOnevisionProcessor.from_pretrained(MINI_CHECKPOINT)
     content = [{"type": "text", "text": "What?"}, {"type": "video"}, {"type": "image"}]
     prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
     assert prompt == "<|im_start|>user <image><video>\nWhat?<|im_end|><|im_start|>assistant\n"
-
-
-# The cache
-
-
-def test_a_cached_folder_is_made_once():
-    made = []
-    folders = [demo_cache.cached_folder("once", "1", made.append) for _ in range(2)]
-    assert len(made) == 1
-    assert folders[0] == folders[1]
-    assert folders[0].is_dir()
-
-
-def test_an_interrupted_run_leaves_nothing():
-    def interrupted(folder):
-        (folder / "half").write_text("half")
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        demo_cache.cached_folder("interrupted", "1", interrupted)
-    assert not [path for path in demo_cache.cache_root().iterdir() if "interrupted" in path.name]
-
-
-def test_the_first_of_two_processes_wins():
-    def slow(folder):
-        demo_cache.cached_folder("race", "1", lambda folder: (folder / "winner").touch())
-        (folder / "loser").touch()
-
-    folder = demo_cache.cached_folder("race", "1", slow)
-    assert [path.name for path in folder.iterdir()] == ["winner"]
-    assert len([path for path in demo_cache.cache_root().iterdir() if "race" in path.name]) == 1
-
-
-def test_other_code_is_another_version(tmp_path):
-    path = tmp_path / "code.py"
-    path.write_text("1")
-    first = demo_cache.content_version(path)
-    path.write_text("2")
-    assert demo_cache.content_version(path) != first

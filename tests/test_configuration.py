@@ -9,9 +9,9 @@ import re
 import pytest
 import torch
 import transformers
+from random_checkpoint import random_config, random_model, random_processor
 from transformers import LlavaOnevisionConfig
 
-from aot_llava_cli.demo_checkpoint import demo_config, demo_model, demo_processor
 from modeling_aot_llava import (
     AOTLlavaOnevisionConfig,
     AOTLlavaOnevisionForConditionalGeneration,
@@ -133,7 +133,7 @@ EDGES = {
 
 @pytest.fixture(scope="module")
 def shared_small_model():
-    return demo_model(AOTLlavaOnevisionForConditionalGeneration, **SMALL, **FITTING)
+    return random_model(AOTLlavaOnevisionForConditionalGeneration, **SMALL, **FITTING)
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ def small_model(shared_small_model, monkeypatch):
 
 @pytest.fixture
 def stock_folder(tmp_path):
-    demo_config(LlavaOnevisionConfig, **SMALL).save_pretrained(tmp_path / "stock")
+    random_config(LlavaOnevisionConfig, **SMALL).save_pretrained(tmp_path / "stock")
     return tmp_path / "stock"
 
 
@@ -161,7 +161,7 @@ def log(caplog, monkeypatch):
 
 
 def small_config(**fields):
-    return demo_config(AOTLlavaOnevisionConfig, **SMALL, **{**FITTING, **fields})
+    return random_config(AOTLlavaOnevisionConfig, **SMALL, **{**FITTING, **fields})
 
 
 def video_prompt(model, num_placeholders):
@@ -348,15 +348,15 @@ def test_the_ends_of_a_range_belong_to_it(field, value):
 @pytest.mark.parametrize("side", [27, 24, 7])
 def test_the_window_may_be_as_large_as_the_grid_and_no_larger(side):
     vision_config = {"image_size": side * 8, "patch_size": 8}
-    demo_config(AOTLlavaOnevisionConfig, vision_config=vision_config, local_window_size=side)
+    random_config(AOTLlavaOnevisionConfig, vision_config=vision_config, local_window_size=side)
     with pytest.raises(ValueError, match=message_about("local_window_size", side + 1, f"from 1 to {side}")):
-        demo_config(AOTLlavaOnevisionConfig, vision_config=vision_config, local_window_size=side + 1)
+        random_config(AOTLlavaOnevisionConfig, vision_config=vision_config, local_window_size=side + 1)
 
 
 def test_attention_layers_must_be_the_vision_towers():
     vision_config = {**SMALL["vision_config"], "num_hidden_layers": 3}
     with pytest.raises(ValueError, match=message_about("local_attention_layer", 5, "from -3 to 2")):
-        demo_config(AOTLlavaOnevisionConfig, vision_config=vision_config, **FITTING)
+        random_config(AOTLlavaOnevisionConfig, vision_config=vision_config, **FITTING)
 
 
 def test_stock_fields_are_checked_as_in_a_stock_config():
@@ -414,6 +414,6 @@ def test_a_field_changed_on_a_loaded_model_changes_the_features(small_model, cha
 
 
 def test_the_processor_takes_the_ratio_too(tmp_path, small_model):
-    demo_processor(AOTLlavaOnevisionProcessor, small_model.config).save_pretrained(tmp_path)
+    random_processor(AOTLlavaOnevisionProcessor, small_model.config).save_pretrained(tmp_path)
     assert AOTLlavaOnevisionProcessor.from_pretrained(tmp_path, retention_ratio=0.2).retention_ratio == 0.2
     assert AOTLlavaOnevisionProcessor.from_pretrained(tmp_path).retention_ratio == 0.1

@@ -14,13 +14,13 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 from hub_server import Fault, HubServer, environment, retry_at_once, use_in_this_process
+from random_checkpoint import random_model, random_processor
 from safetensors import safe_open
 from transformers import LlavaOnevisionForConditionalGeneration, LlavaOnevisionProcessor
 from typer.testing import CliRunner
 
 from aot_llava_cli.__main__ import app
-from aot_llava_cli.demo_checkpoint import demo_model, demo_processor
-from aot_llava_cli.demo_clip import save_demo_clip
+from aot_llava_cli.mini import MINI_CLIP
 from hub_upload import hub as hub_module
 from hub_upload import output_folder, publisher
 from hub_upload import push as push_module
@@ -52,9 +52,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning
 def base_folder(tmp_path_factory):
     """A stock checkpoint in shards, with the patch grid of the real one, which the variants are made for."""
     folder = tmp_path_factory.mktemp("base")
-    model = demo_model(LlavaOnevisionForConditionalGeneration)
+    model = random_model(LlavaOnevisionForConditionalGeneration)
     model.save_pretrained(folder, max_shard_size="600KB")
-    demo_processor(LlavaOnevisionProcessor, model.config).save_pretrained(folder)
+    random_processor(LlavaOnevisionProcessor, model.config).save_pretrained(folder)
     (folder / "README.md").write_text(CARD)
     assert len(list(folder.glob("*.safetensors"))) > 2
     return folder
@@ -239,7 +239,7 @@ for card in sys.argv[1:]:
 def answers(published, base_folder, tmp_path_factory):
     """What the cards' code answers in a fresh process with empty caches, by name: modules, placeholders, tokens."""
     folder = tmp_path_factory.mktemp("answers")
-    save_demo_clip(folder / "clip.mp4")
+    shutil.copy(MINI_CLIP, folder / "clip.mp4")
     codes = {
         "main": published.read("me/aot", "README.md").decode(),
         "twenty": published.read("me/aot", "README.md", TWENTY).decode(),
@@ -286,9 +286,9 @@ def push_from_python(server):
     """`push_to_hub` of model and processor; returns the code that loads what they pushed."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         use_in_this_process(server, monkeypatch)
-        model = demo_model(AOTLlavaOnevisionForConditionalGeneration)
+        model = random_model(AOTLlavaOnevisionForConditionalGeneration)
         model.push_to_hub("me/from-python", token=server.token("me"))
-        processor = demo_processor(AOTLlavaOnevisionProcessor, model.config)
+        processor = random_processor(AOTLlavaOnevisionProcessor, model.config)
         processor.push_to_hub("me/from-python", token=server.token("me"))
     return f"```python\n{usage_code('me/from-python')}\n```"
 
@@ -537,9 +537,9 @@ def test_a_variant_of_another_local_base_is_not_overwritten(server, base_folder,
 
 
 def test_a_variant_that_was_pushed_from_python_is_recognised_by_its_weights(server, tmp_path, no_loading):
-    model = demo_model(AOTLlavaOnevisionForConditionalGeneration)
+    model = random_model(AOTLlavaOnevisionForConditionalGeneration)
     model.save_pretrained(tmp_path / "saved")
-    processor = demo_processor(AOTLlavaOnevisionProcessor, model.config)
+    processor = random_processor(AOTLlavaOnevisionProcessor, model.config)
     processor.save_pretrained(tmp_path / "saved")
     server.add_repo("me/aot", files_of(tmp_path / "saved"))
     assert_pushed(push(server, base=tmp_path / "saved"))

@@ -10,10 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from random_checkpoint import random_config, random_processor
 from transformers import LlavaOnevisionConfig, LlavaOnevisionProcessor
 from transformers.video_utils import VideoMetadata
 
-from aot_llava_cli.demo_checkpoint import demo_config, demo_processor
 from modeling_aot_llava import AOTLlavaOnevisionConfig, AOTLlavaOnevisionProcessor
 from modeling_aot_llava.token_budget import plan_token_budget
 
@@ -24,16 +24,16 @@ WRONG_RATIOS = (0, -0.1, math.nan, math.inf, True, "0.2", [0.2], {})
 # Frames that cost nothing to process.
 UNTOUCHED = {"do_resize": False, "do_rescale": False, "do_normalize": False}
 
-CONFIG = demo_config(AOTLlavaOnevisionConfig, **SMALL, local_window_size=3)
-STOCK = demo_processor(LlavaOnevisionProcessor, demo_config(LlavaOnevisionConfig, **SMALL))
+CONFIG = random_config(AOTLlavaOnevisionConfig, **SMALL, local_window_size=3)
+STOCK = random_processor(LlavaOnevisionProcessor, random_config(LlavaOnevisionConfig, **SMALL))
 # The real grid of 27 x 27 patches.
-REAL_CONFIG = demo_config(AOTLlavaOnevisionConfig)
-REAL_PROCESSOR = demo_processor(AOTLlavaOnevisionProcessor, REAL_CONFIG)
+REAL_CONFIG = random_config(AOTLlavaOnevisionConfig)
+REAL_PROCESSOR = random_processor(AOTLlavaOnevisionProcessor, REAL_CONFIG)
 
 
 @pytest.fixture(scope="module")
 def shared_processor():
-    return demo_processor(AOTLlavaOnevisionProcessor, CONFIG)
+    return random_processor(AOTLlavaOnevisionProcessor, CONFIG)
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def test_a_video_gets_one_placeholder_a_token_and_one_for_the_newline(shared_pro
 def test_processor_and_budget_agree_for_every_number_of_frames(make_config, num_clips, ratio):
     config = copy.deepcopy(make_config())
     config.retention_ratio, config.num_clips = ratio, num_clips
-    processor = demo_processor(AOTLlavaOnevisionProcessor, config)
+    processor = random_processor(AOTLlavaOnevisionProcessor, config)
     lengths = range(1, 129)
     counts = processor._get_num_multimodal_tokens(video_sizes=[(length, 40, 60) for length in lengths])
     planned = [plan_token_budget(config, length).num_video_tokens + 1 for length in lengths]
@@ -213,7 +213,7 @@ def test_a_wrong_ratio_for_one_call_is_refused(processor, way, ratio):
 @pytest.mark.parametrize("ratio", [*WRONG_RATIOS, None], ids=repr)
 def test_a_wrong_ratio_of_the_processor_is_refused_before_it_does_harm(ratio):
     def make_and_use():
-        processor = demo_processor(AOTLlavaOnevisionProcessor, CONFIG)
+        processor = random_processor(AOTLlavaOnevisionProcessor, CONFIG)
         processor.retention_ratio = ratio
         processor(text="<video>", videos=[frames()])
 
@@ -224,7 +224,7 @@ def test_a_wrong_ratio_of_the_processor_is_refused_before_it_does_harm(ratio):
 @pytest.mark.parametrize("num_clips", [0, -1, 2.5, "8", None, True], ids=repr)
 def test_a_wrong_number_of_clips_is_refused_as_in_the_config(num_clips):
     def make_and_use():
-        processor = demo_processor(AOTLlavaOnevisionProcessor, CONFIG)
+        processor = random_processor(AOTLlavaOnevisionProcessor, CONFIG)
         processor.num_clips = num_clips
         processor(text="<video>", videos=[frames()])
 
@@ -233,7 +233,7 @@ def test_a_wrong_number_of_clips_is_refused_as_in_the_config(num_clips):
 
 
 def test_the_number_of_clips_is_the_least_number_of_tokens():
-    processor = demo_processor(AOTLlavaOnevisionProcessor, CONFIG)
+    processor = random_processor(AOTLlavaOnevisionProcessor, CONFIG)
     counts = []
     for num_clips in (8, 3, 1):
         processor.num_clips = num_clips
@@ -242,7 +242,7 @@ def test_the_number_of_clips_is_the_least_number_of_tokens():
 
 
 def test_a_ratio_set_on_the_processor_counts_from_then_on():
-    processor = demo_processor(AOTLlavaOnevisionProcessor, CONFIG)
+    processor = random_processor(AOTLlavaOnevisionProcessor, CONFIG)
     processor.retention_ratio = 0.5
     assert placeholders(processor, processor(text="<video>", videos=[frames()])) == [64 + 1]
 
@@ -445,7 +445,7 @@ def test_the_order_of_videos_is_that_of_the_prompts(processor):
 
 
 def test_a_saved_processor_loads_again(tmp_path):
-    processor = demo_processor(AOTLlavaOnevisionProcessor, CONFIG)
+    processor = random_processor(AOTLlavaOnevisionProcessor, CONFIG)
     processor.retention_ratio, processor.num_clips, processor.num_frames = 0.2, 4, 16
     processor.save_pretrained(tmp_path)
     loaded = AOTLlavaOnevisionProcessor.from_pretrained(tmp_path)
@@ -459,7 +459,7 @@ def test_a_saved_processor_loads_again(tmp_path):
 
 
 def test_from_pretrained_takes_the_settings_as_keywords(tmp_path):
-    demo_processor(AOTLlavaOnevisionProcessor, CONFIG).save_pretrained(tmp_path)
+    random_processor(AOTLlavaOnevisionProcessor, CONFIG).save_pretrained(tmp_path)
     loaded = AOTLlavaOnevisionProcessor.from_pretrained(tmp_path, retention_ratio=0.2, num_clips=4, num_frames=16)
     assert (loaded.retention_ratio, loaded.num_clips, loaded.num_frames) == (0.2, 4, 16)
     assert AOTLlavaOnevisionProcessor.from_pretrained(tmp_path).retention_ratio == 0.1
@@ -495,7 +495,7 @@ def test_a_stock_folder_loads(stock_folder, split):
 
 
 def test_the_stock_class_loads_a_saved_processor(tmp_path):
-    demo_processor(AOTLlavaOnevisionProcessor, CONFIG).save_pretrained(tmp_path)
+    random_processor(AOTLlavaOnevisionProcessor, CONFIG).save_pretrained(tmp_path)
     stock = LlavaOnevisionProcessor.from_pretrained(tmp_path)
     inputs = {"text": "<video>", "videos": [frames()], "return_tensors": "pt"}
     assert_same_inputs(stock(**inputs), STOCK(**inputs))

@@ -6,6 +6,7 @@ One such process does all that is asked here, and writes down what it saw.
 import ast
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,11 +14,11 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from random_checkpoint import save_random_checkpoint
 from safetensors.torch import load_file, save_file
 
 import modeling_aot_llava
-from aot_llava_cli.demo_checkpoint import save_demo_checkpoint
-from aot_llava_cli.demo_clip import save_demo_clip
+from aot_llava_cli.mini import MINI_CLIP
 from modeling_aot_llava import (
     AOTLlavaOnevisionConfig,
     AOTLlavaOnevisionForConditionalGeneration,
@@ -210,11 +211,11 @@ def root(tmp_path_factory):
     """Saved folders, one of them with old key names, a clip and a picture."""
     root = tmp_path_factory.mktemp("remote")
     for name in ("aot", "old_names"):
-        save_demo_checkpoint(root / name, **SMALL)
+        save_random_checkpoint(root / name, **SMALL)
     model = AOTLlavaOnevisionForConditionalGeneration.from_pretrained(root / "aot")
     weights = {renamed(key): value.clone() for key, value in model.state_dict().items()}
     save_file(weights, root / "old_names/model.safetensors", metadata={"format": "pt"})
-    save_demo_clip(root / "clip.mp4")
+    shutil.copy(MINI_CLIP, root / "clip.mp4")
     Image.linear_gradient("L").convert("RGB").resize((90, 60)).save(root / "picture.png")
     return root
 

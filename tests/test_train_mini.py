@@ -296,6 +296,13 @@ def test_the_state_of_another_recipe_is_refused(trained, tmp_path):
         run(replace(TINY, seed=1), trained / "state", tmp_path / "checkpoint", "cpu")
 
 
+def test_a_torch_without_muon_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.delattr(torch.optim, "Muon")
+    with pytest.raises(ImportError, match=r"torch>=2\.9"):
+        run(TINY, tmp_path / "state", tmp_path / "checkpoint", "cpu", workers=0)
+    assert not list(tmp_path.iterdir())
+
+
 def test_nothing_is_exported_before_the_language_model_has_begun(tmp_path):
     with pytest.raises(ValueError, match="nothing to export"):
         run(TINY, tmp_path / "state", tmp_path / "checkpoint", "cpu", export_only=True)

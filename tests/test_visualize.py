@@ -13,6 +13,7 @@ import torch
 import transformers
 from conftest import AOT, SMALL, VARYING
 from PIL import Image
+from random_checkpoint import random_model, random_processor, save_random_checkpoint
 from typer.testing import CliRunner
 
 from aot_llava_cli import answer, captions, contact_sheet, whole_file
@@ -20,7 +21,6 @@ from aot_llava_cli.__main__ import app
 from aot_llava_cli.captions import Part
 from aot_llava_cli.compressed_video import CompressedVideo, compress
 from aot_llava_cli.contact_sheet import draw_contact_sheet
-from aot_llava_cli.demo_checkpoint import demo_model, demo_processor, save_demo_checkpoint
 from aot_llava_cli.frame_picture import (
     GLOBAL_ANCHOR,
     KEPT_EDGE,
@@ -61,7 +61,7 @@ def clip(tmp_path_factory):
 def checkpoint(tmp_path_factory):
     """A small checkpoint: 7 x 7 patches a frame, pooled to 4 x 4."""
     folder = tmp_path_factory.mktemp("checkpoint")
-    save_demo_checkpoint(folder, **SMALL, **AOT)
+    save_random_checkpoint(folder, **SMALL, **AOT)
     return folder
 
 
@@ -182,8 +182,8 @@ def test_the_pictures_are_the_sampled_frames_in_their_own_proportions(compressed
 
 def test_what_no_patch_covers_is_cut_off(clip):
     """4 patches of 14 pixels cover 56 of 60: the model never sees the rest."""
-    model = demo_model(vision_config={"image_size": 60, "patch_size": 14}, **AOT)
-    processor = demo_processor(AOTLlavaOnevisionProcessor, model.config)
+    model = random_model(vision_config={"image_size": 60, "patch_size": 14}, **AOT)
+    processor = random_processor(AOTLlavaOnevisionProcessor, model.config)
     video = compress(model, processor, clip, 2)
     assert {picture.size for picture in video.pictures} == {(round(WIDE * 56 / 60), round(HIGH * 56 / 60))}
 
@@ -477,12 +477,11 @@ def test_by_default_the_picture_has_the_videos_name_and_no_page_is_written(clip,
     assert [path.name for path in tmp_path.iterdir()] == ["wide clip.aot.png"]
 
 
-def test_the_demo_needs_no_argument(tmp_path, monkeypatch):
+def test_the_mini_clip_needs_no_argument(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     result = run("--num-frames", 2)
     assert result.exit_code == 0, result.output
-    assert Image.open("demo.aot.png").format == "PNG"
+    assert Image.open("mini_clip.aot.png").format == "PNG"
 
 
 @pytest.mark.parametrize(
@@ -524,7 +523,7 @@ def test_a_folder_that_cannot_be_written_to_is_named_before_anything_is_loaded(t
 
 
 def test_a_checkpoint_that_keeps_every_token_has_nothing_to_show(clip, tmp_path):
-    save_demo_checkpoint(tmp_path / "full", **SMALL, **{**AOT, "retention_ratio": 1.0})
+    save_random_checkpoint(tmp_path / "full", **SMALL, **{**AOT, "retention_ratio": 1.0})
     result = run(clip, "--model", tmp_path / "full", "-o", tmp_path / "out.png", "--num-frames", 2)
     assert_one_line(result, 1, "keeps every video token", "Set a lower --retention-ratio")
     assert not (tmp_path / "out.png").exists()

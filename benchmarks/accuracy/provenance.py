@@ -1,12 +1,12 @@
 """What the answers depend on, as short hashes: answers of another state of things are never taken for these."""
 
+import hashlib
 from pathlib import Path
 
 import torch
 import transformers
 
 import modeling_aot_llava
-from aot_llava_cli.demo_cache import content_version
 from benchmarks import video_questions
 
 # The modules of this package through which answers come about.
@@ -24,6 +24,14 @@ def made_with(checkpoint: Path, device: torch.device) -> dict[str, str]:
         "transformers": transformers.__version__,
         "device": device.type,
     }
+
+
+def content_version(*parts: str | Path) -> str:
+    """A short hash of texts and files."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.read_bytes() if isinstance(part, Path) else part.encode())
+    return digest.hexdigest()[:12]
 
 
 def _code_of(package) -> list[Path]:

@@ -11,6 +11,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Trains, or goes on with the state in the folder, and writes the checkpoint.
 
     Raises:
+        ImportError: if torch is too old.
         OSError: if state or checkpoint cannot be written.
         ValueError: if the state is that of another recipe.
     """
@@ -29,7 +30,7 @@ def main(arguments: list[str] | None = None) -> None:
 if __name__ == "__main__":
     try:
         main()
-    except (OSError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:
         sys.exit(f"{PROG}: {error}")
     except KeyboardInterrupt:
         sys.exit(f"{PROG}: interrupted; the same command goes on from here")

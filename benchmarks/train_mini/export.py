@@ -1,5 +1,6 @@
 """Writes the trained model as a complete checkpoint."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -7,6 +8,9 @@ from pathlib import Path
 from transformers import LlavaOnevisionForConditionalGeneration, Qwen2Tokenizer
 
 from .model import build_processor
+
+# What the AOT processor samples of a video file; the stock one leaves it to its caller.
+NUM_FRAMES = 16
 
 
 def check_output(folder: Path) -> None:
@@ -33,6 +37,7 @@ def export(model: LlavaOnevisionForConditionalGeneration, tokenizer: Qwen2Tokeni
         halves = {name: tensor.half() for name, tensor in model.state_dict().items()}
         model.save_pretrained(new, state_dict=halves)
         build_processor(tokenizer, model.config).save_pretrained(new)
+        _write_num_frames(new / "processor_config.json")
         (new / "README.md").write_text(card, encoding="utf-8")
         if folder.exists():
             folder.rename(old)
@@ -40,3 +45,8 @@ def export(model: LlavaOnevisionForConditionalGeneration, tokenizer: Qwen2Tokeni
     finally:
         shutil.rmtree(new, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _write_num_frames(processor_config: Path) -> None:
+    fields = json.loads(processor_config.read_text(encoding="utf-8"))
+    processor_config.write_text(json.dumps({**fields, "num_frames": NUM_FRAMES}, indent=2) + "\n", encoding="utf-8")

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from aot_llava_cli.whole_file import write_whole
 from benchmarks.video_questions import Scene, make_scene, render_clip
 
 from .model import GRID, normalise, tower_output
-from .written_whole import write_whole
 
 SAVE_EVERY_CLIPS = 25
 MOST_FRAMES_AT_ONCE = 16

@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
+from aot_llava_cli.whole_file import write_whole
 from benchmarks.video_questions import SIDE, make_scene, render_clip
 
 from .model import GRID, PATCH
 from .patch_targets import CELL, PatchTargets, patch_targets
-from .written_whole import write_whole
 
 NUM_PATCHES = GRID * GRID
 WINDOW = 10

@@ -12,10 +12,10 @@ from transformers import (
     Qwen2Tokenizer,
 )
 
-from aot_llava_cli.demo_checkpoint import CHAT_TEMPLATE
 from benchmarks.video_questions import SIDE
 
 from .initial_weights import start_like_a_convolution, start_with_a_clock, start_with_matching
+from .prompt_format import CHAT_TEMPLATE
 from .recipe import Shape
 
 PATCH = 8

@@ -1,6 +1,6 @@
 """Which parameters learn how fast: AdamW for all, or Muon for the matrices within the layers and AdamW for the rest.
 
-On the language model here, Muon gets as far in half the steps.
+On the language model here, Muon gets as far in half the steps or fewer.
 """
 
 import torch
@@ -9,6 +9,18 @@ from torch import nn
 from .recipe import Schedule
 
 MATRICES_OF = ("layers.", "projector.")
+
+
+def require_muon() -> None:
+    """Refuses a torch that does not have it.
+
+    Raises:
+        ImportError: then.
+    """
+    if not hasattr(torch.optim, "Muon"):
+        raise ImportError(
+            f"torch {torch.__version__} has no Muon, which trains the language model: pip install -U 'torch>=2.9'"
+        )
 
 
 class Optimizers:

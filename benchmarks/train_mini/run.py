@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from transformers import LlavaOnevisionForConditionalGeneration, Qwen2Tokenizer
 
+from aot_llava_cli.whole_file import write_whole
 from benchmarks.video_questions import ask, make_scene
 from benchmarks.video_questions.vocabulary import HELD_OUT_LOOKS
 
@@ -20,11 +21,11 @@ from .grounding import ground
 from .language_training import LanguageLearner, train_language
 from .model import build_model
 from .model_card import model_card
+from .optimizers import require_muon
 from .recipe import Recipe
 from .tokenizer import build_tokenizer
 from .training_loop import append_log, load_state
 from .vision_pretraining import PretrainedTower, pretrain_vision
-from .written_whole import write_whole
 
 # Seeds of scenes. Every use has a stream of its own, so that no two see the same clip.
 VISION_SEED = 0
@@ -47,9 +48,11 @@ def run(
         workers: processes that draw frames; 0 draws them in this one.
 
     Raises:
+        ImportError: if torch is too old.
         OSError: if the output folder holds something else.
         ValueError: if the state is that of another recipe, or nothing to export.
     """
+    require_muon()
     check_output(output)
     state.mkdir(parents=True, exist_ok=True)
     if export_only and not (state / "language.pt").exists():

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import Qwen2Tokenizer
 
-from aot_llava_cli.demo_checkpoint import SPECIAL_TOKENS
+from .prompt_format import SPECIAL_TOKENS
 
 # More merges than the questions' words can use: training ends when every word is one token.
 LARGEST_VOCABULARY = 4096

@@ -12,9 +12,10 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from aot_llava_cli.whole_file import write_whole
+
 from .optimizers import Optimizers
 from .recipe import Schedule
-from .written_whole import write_whole
 
 SAVE_EVERY_SECONDS = 60
 LOG_EVERY_STEPS = 20

@@ -1,15 +1,13 @@
-"""A small LLaVA-OneVision checkpoint with random weights, made without a download.
+"""Small LLaVA-OneVision models with random weights, and checkpoints of them.
 
-It has the real thing's architecture, patch grid, chat template and processors, so it takes every
-path through the program that a real checkpoint takes; only its answers mean nothing. The tests
-build theirs from the same pieces.
+They have the real thing's architecture, patch grid, chat template and processors, so they take every path that a real
+checkpoint takes; only their answers mean nothing.
 """
 
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import (
     GenerationConfig,
@@ -19,46 +17,11 @@ from transformers import (
     Qwen2Tokenizer,
 )
 
-import modeling_aot_llava
+from benchmarks.train_mini.prompt_format import CHAT_TEMPLATE, SPECIAL_TOKENS
 from modeling_aot_llava import AOTLlavaOnevisionForConditionalGeneration, AOTLlavaOnevisionProcessor
 
-from .demo_cache import cached_folder, content_version
 
-SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<image>", "<video>")
-
-# The prompt format of LLaVA-OneVision on Qwen2: images and videos first, then the text.
-CHAT_TEMPLATE = (
-    "{% for message in messages %}"
-    "{{ '<|im_start|>' + message['role'] + ' ' }}"
-    "{% for content in message['content'] | selectattr('type', 'equalto', 'image') %}"
-    "{{ '<image>' }}"
-    "{% endfor %}"
-    "{% for content in message['content'] | selectattr('type', 'equalto', 'video') %}"
-    "{{ '<video>' }}"
-    "{% endfor %}"
-    "{% if message['role'] != 'assistant' %}"
-    "{% for content in message['content'] | selectattr('type', 'equalto', 'text') %}"
-    "{{ '\n' + content['text'] }}"
-    "{% endfor %}"
-    "{% else %}"
-    "{% for content in message['content'] | selectattr('type', 'equalto', 'text') %}"
-    "{% generation %}{{ '\n' + content['text'] }}{% endgeneration %}"
-    "{% endfor %}"
-    "{% endif %}"
-    "{{ '<|im_end|>' }}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
-
-
-def demo_checkpoint() -> Path:
-    """Returns the folder of the demo checkpoint in the user's cache; the first call makes it."""
-    model_code = sorted(Path(modeling_aot_llava.__file__).parent.glob("*.py"))
-    version = content_version(transformers.__version__, Path(__file__), *model_code)
-    return cached_folder("demo-checkpoint", version, _save_with_readable_answers)
-
-
-def save_demo_checkpoint(
+def save_random_checkpoint(
     folder: str | Path,
     *,
     model_class: type[PreTrainedModel] = AOTLlavaOnevisionForConditionalGeneration,
@@ -73,14 +36,14 @@ def save_demo_checkpoint(
         model_class: the stock `LlavaOnevisionForConditionalGeneration` gives a stock checkpoint.
         processor_class: the stock `LlavaOnevisionProcessor` likewise.
         seed: of the weights.
-        config_overrides: see `demo_config`.
+        config_overrides: see `random_config`.
     """
-    model = demo_model(model_class, seed=seed, **config_overrides)
+    model = random_model(model_class, seed=seed, **config_overrides)
     model.save_pretrained(folder)
-    demo_processor(processor_class, model.config).save_pretrained(folder)
+    random_processor(processor_class, model.config).save_pretrained(folder)
 
 
-def demo_model(
+def random_model(
     model_class: type[PreTrainedModel] = AOTLlavaOnevisionForConditionalGeneration,
     *,
     seed: int = 0,
@@ -89,27 +52,27 @@ def demo_model(
     """Builds a model with seeded random weights; the global random state stays as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        model = model_class(demo_config(model_class.config_class, **config_overrides))
-    model.generation_config = demo_generation_config()
+        model = model_class(random_config(model_class.config_class, **config_overrides))
+    model.generation_config = random_generation_config()
     return model.eval()
 
 
-def demo_config(config_class: type, **overrides: Any):
-    """Builds the demo's config.
+def random_config(config_class: type, **overrides: Any):
+    """Builds a small config.
 
     Args:
         config_class: `AOTLlavaOnevisionConfig` or the stock `LlavaOnevisionConfig`.
-        overrides: fields to change. `vision_config` and `text_config` are merged with the demo's
+        overrides: fields to change. `vision_config` and `text_config` are merged with the default's
             field by field, so `vision_config={"image_size": 56}` keeps the rest of the tower.
     """
-    fields = _demo_fields()
+    fields = _fields()
     for name, value in overrides.items():
         fields[name] = {**fields[name], **value} if name in ("vision_config", "text_config") else value
     fields.setdefault("image_grid_pinpoints", _image_grid_pinpoints(fields["vision_config"]["image_size"]))
     return config_class(**fields)
 
 
-def demo_processor(processor_class: type, config):
+def random_processor(processor_class: type, config):
     """Builds the processor that belongs to a model of this config."""
     shared = (
         "vision_feature_select_strategy",
@@ -122,14 +85,14 @@ def demo_processor(processor_class: type, config):
     return processor_class(
         image_processor=LlavaOnevisionImageProcessor(size=size, image_grid_pinpoints=config.image_grid_pinpoints),
         video_processor=LlavaOnevisionVideoProcessor(size=size),
-        tokenizer=demo_tokenizer(),
+        tokenizer=random_tokenizer(),
         num_image_tokens=(side // config.vision_config.patch_size) ** 2,
         **{name: getattr(config, name) for name in shared if hasattr(config, name)},
         chat_template=CHAT_TEMPLATE,
     )
 
 
-def demo_tokenizer() -> Qwen2Tokenizer:
+def random_tokenizer() -> Qwen2Tokenizer:
     """Builds Qwen2's tokenizer without merges: a token is a byte or one of the special tokens."""
     # In this order the bytes have the numbers that they have in Qwen2's own vocabulary.
     tokens = [*sorted(ByteLevel.alphabet()), *SPECIAL_TOKENS]
@@ -143,35 +106,18 @@ def demo_tokenizer() -> Qwen2Tokenizer:
     )
 
 
-def demo_generation_config() -> GenerationConfig:
+def random_generation_config() -> GenerationConfig:
     """Builds the generation config: answers end where Qwen2's end."""
-    tokenizer = demo_tokenizer()
+    tokenizer = random_tokenizer()
     return GenerationConfig(eos_token_id=_end_tokens(tokenizer), pad_token_id=tokenizer.pad_token_id)
-
-
-def _save_with_readable_answers(folder: Path) -> None:
-    """Keeps the demo from writing random control characters to somebody's terminal."""
-    save_demo_checkpoint(folder)
-    tokenizer, generation_config = demo_tokenizer(), demo_generation_config()
-    allowed = {
-        *_end_tokens(tokenizer),
-        *filter(lambda token: _is_readable(tokenizer, token), range(256)),
-    }
-    generation_config.suppress_tokens = sorted(set(range(len(tokenizer))) - allowed)
-    generation_config.save_pretrained(folder)
 
 
 def _end_tokens(tokenizer: Qwen2Tokenizer) -> list[int]:
     return tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"])
 
 
-def _is_readable(tokenizer: Qwen2Tokenizer, token: int) -> bool:
-    text = tokenizer.decode([token])
-    return text == "\n" or (text.isascii() and text.isprintable())
-
-
-def _demo_fields() -> dict[str, Any]:
-    tokenizer = demo_tokenizer()
+def _fields() -> dict[str, Any]:
+    tokenizer = random_tokenizer()
     return {
         "vision_config": {
             "model_type": "siglip_vision_model",
