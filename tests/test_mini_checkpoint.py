@@ -46,7 +46,7 @@ def test_it_answers_from_all_tokens(right):
 
 
 def test_a_tenth_of_the_tokens_gives_most_of_the_right_answers(right):
-    """Not 95 %, which is the aim: this checkpoint tells the time by the number of tokens, see the README."""
+    """Not 95 %, which is the aim; the README says what is lost."""
     right, _ = right
     assert right[AOT.name] >= 0.72 * right[FULL.name]
 
