@@ -1,6 +1,6 @@
 """Which parameters learn how fast: AdamW for all, or Muon for the matrices within the layers and AdamW for the rest.
 
-On the language model here, Muon gets as far in half the steps or fewer.
+On the language model here, Muon lowered the losses in fewer steps, in one short trial.
 """
 
 import torch

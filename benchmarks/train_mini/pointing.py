@@ -4,9 +4,8 @@ That a few words belong to a few of thousands of tokens is what the answers alon
 questions that end with the name of an object are read too. At their last word the first head of one low and one high
 layer is to look at the tokens that show it: the low one finds what looks like the name; the high one, which can read
 what the tokens know of the past, finds the object that had the name at first: at the moment that the text names, or
-when it was last seen. And
-linear heads, thrown away afterwards, ask the last word what was found: colour, place, way, fate, number. Where a
-question is to be answered, the first head of the layers above is to look at the names in it.
+when it was last seen. And linear heads, thrown away afterwards, ask the last word what was found: colour, place, way,
+fate, number. Where a question is to be answered, the first head of the layers above is to look at the names in it.
 """
 
 from dataclasses import dataclass
@@ -20,12 +19,11 @@ from transformers import Qwen2Tokenizer
 from benchmarks.video_questions import COLOURS, SHAPES, SIDE, Scene, visible_objects
 
 from .patch_targets import COLOURS_IN_ORDER
-from .tracking import MOST_OF_A_SHAPE, POOLED_GRID, TrackTargets
+from .tracking import MOST_OF_A_SHAPE, POOLED_GRID, TrackTargets, missed
 
 LOW_LAYER, HIGH_LAYER = 1, 3
 ANSWER_LAYERS = (4, 5)
 LAYERS = (LOW_LAYER, HIGH_LAYER, *ANSWER_LAYERS)
-SMALLEST_SHARE = 1e-4
 
 LAST_FRAME = slice(-(POOLED_GRID**2), None)
 MOMENTS = (("at the beginning", slice(0, POOLED_GRID**2)), ("at the end", LAST_FRAME))
@@ -170,5 +168,4 @@ def _fate(thing, views: list, times: np.ndarray) -> tuple[int, float]:
 
 def _missed(attention: Tensor, wanted: Tensor) -> Tensor:
     points = wanted.any(1)
-    share = (attention[points] * wanted[points]).sum(1)
-    return -(share + SMALLEST_SHARE).log().mean()
+    return missed((attention[points] * wanted[points]).sum(1))

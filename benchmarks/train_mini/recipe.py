@@ -60,7 +60,7 @@ class LanguageRecipe:
     """Projector, newline and language model on cached features.
 
     Attributes:
-        tokens_a_step: video tokens of a batch; a step has as many clips as fit.
+        tokens_a_step: tokens of a batch, those of the questions included; a step has as many clips as fit.
         frame_counts: (until this share of the run, ((frames of a clip, weight), ...)) in ascending order.
         smallest_position_scale: distances between the positions of video tokens are multiplied by a random factor
             from this to 1, but for a share `unscaled_share` of the clips.

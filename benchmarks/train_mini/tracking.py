@@ -157,7 +157,12 @@ def look_back_loss(looks_back: list[Tensor], targets: list[TrackTargets]) -> Ten
         owner, is_new = target.owner.to(attention.device), target.is_new.to(attention.device) > 0
         there = (owner[owner >= 0].unsqueeze(1) == owner) & is_new
         shares.append((attention * there).sum(1))
-    return -(torch.cat(shares) + SMALLEST_SHARE).log().mean()
+    return missed(torch.cat(shares))
+
+
+def missed(share: Tensor) -> Tensor:
+    """A loss on shares of attention that went where they should."""
+    return -(share + SMALLEST_SHARE).log().mean()
 
 
 def _yes_or_no(logits: Tensor, wanted: Tensor) -> Tensor:
