@@ -70,7 +70,7 @@ def train_language(
         word, end = (
             functional.cross_entropy(answers.logits[is_asked, i], questions.answers[is_asked, i]) for i in (0, 1)
         )
-        tracking = learner.tracking.loss(answers.video_hidden, batch["tracks"])
+        tracking = learner.tracking.loss(answers.video_hidden, batch["tracks"], batch["position_scale"].to(device))
         looking_back = look_back_loss(answers.looks_back, batch["tracks"])
         at_video = {layer: attention[~is_asked] for layer, attention in answers.looks_at_video.items()}
         at_names = {layer: attention[is_asked] for layer, attention in answers.looks_at_question.items()}

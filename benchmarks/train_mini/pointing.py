@@ -22,9 +22,9 @@ from benchmarks.video_questions import COLOURS, SHAPES, SIDE, Scene, visible_obj
 from .patch_targets import COLOURS_IN_ORDER
 from .tracking import MOST_OF_A_SHAPE, POOLED_GRID, TrackTargets
 
-LOW_LAYER, HIGH_LAYER = 1, 3
+LOW_LAYER, MIDDLE_LAYER, HIGH_LAYER = 1, 2, 3
 ANSWER_LAYERS = (4, 5)
-LAYERS = (LOW_LAYER, HIGH_LAYER, *ANSWER_LAYERS)
+LAYERS = (LOW_LAYER, MIDDLE_LAYER, HIGH_LAYER, *ANSWER_LAYERS)
 SMALLEST_SHARE = 1e-4
 
 LAST_FRAME = slice(-(POOLED_GRID**2), None)
@@ -49,7 +49,7 @@ class Pointer:
 
     Attributes:
         text: the beginning.
-        high, low: (T,) bool, where the two layers are to look; all false for anywhere.
+        high, low, middle: (T,) bool, where the layers are to look; all false for anywhere.
         colour, fate, count: classes, or UNASKED. place: x and y; way: how far it went to the right and down, in frame
             sides; when: the time of its fate. UNKNOWN where they are not asked for.
     """
@@ -57,6 +57,7 @@ class Pointer:
     text: str
     high: Tensor
     low: Tensor
+    middle: Tensor
     colour: int = UNASKED
     fate: int = UNASKED
     count: int = UNASKED
@@ -109,7 +110,10 @@ def pointers(scene: Scene, times: np.ndarray, tracks: TrackTargets) -> list[Poin
             if len(times) == 1:
                 continue
             text = "What colour is the object that appears only for a moment"
-            found.append(Pointer(text, shown, nowhere, colour=COLOURS_IN_ORDER.index(first[0])))
+            # All that came late, less what is still there.
+            came_late, new = tracks.is_late > 0, tracks.is_new > 0
+            colour = COLOURS_IN_ORDER.index(first[0])
+            found.append(Pointer(text, came_late & last_frame, nowhere, came_late & new, colour=colour))
             continue
         fate, when = _fate(thing, views, times)
         way = tuple((after - before) / SIDE for before, after in zip(first[1:], last[1:]))
@@ -120,26 +124,30 @@ def pointers(scene: Scene, times: np.ndarray, tracks: TrackTargets) -> list[Poin
         names = [(f"{thing.colour} {thing.shape}", alike)] + [(thing.shape, shown)] * (shapes.count(thing.shape) == 1)
         for name, low in names:
             colour = COLOURS_IN_ORDER.index(last[0])
-            found.append(Pointer(f"the {name}", last_shown, low, colour=colour, fate=fate, way=way, when=when))
+            found.append(
+                Pointer(f"the {name}", last_shown, low, nowhere, colour=colour, fate=fate, way=way, when=when)
+            )
             for (moment, frame), view in zip(MOMENTS, (seen_at[0], seen_at[-1])):
                 if index in view and thing.keeps_name:
                     there = nowhere.clone()
                     there[frame] = shown[frame]
                     place = tuple(each / SIDE for each in view[index][1:])
-                    found.append(Pointer(f"Where is the {name} {moment}", there, nowhere, place=place))
+                    found.append(Pointer(f"Where is the {name} {moment}", there, nowhere, nowhere, place=place))
     for shape in sorted(set(shapes)):
         count = sum(shapes[index] == shape for index in {index for view in seen_at for index in view})
-        found.append(Pointer(f"How many {plural(shape)}", last_frame, nowhere, count=min(count, MOST_OF_A_SHAPE)))
+        found.append(
+            Pointer(f"How many {plural(shape)}", last_frame, nowhere, nowhere, count=min(count, MOST_OF_A_SHAPE))
+        )
     return found
 
 
 def pointing_loss(looks: dict[int, Tensor], pointers: list[Pointer]) -> Tensor:
     """How little of the attention of P beginnings to the video, (P, T) by layer, goes where it should."""
-    low, high = (torch.stack([getattr(pointer, name) for pointer in pointers]) for name in ("low", "high"))
-    return sum(
-        _missed(looks[layer], wanted.to(looks[layer].device))
-        for layer, wanted in ((LOW_LAYER, low), (HIGH_LAYER, high))
-    )
+    missed = []
+    for layer, name in ((LOW_LAYER, "low"), (MIDDLE_LAYER, "middle"), (HIGH_LAYER, "high")):
+        wanted = torch.stack([getattr(pointer, name) for pointer in pointers])
+        missed.append(_missed(looks[layer], wanted.to(looks[layer].device)))
+    return sum(missed)
 
 
 def asking_loss(looks: dict[int, Tensor], is_name: Tensor) -> Tensor:
@@ -170,5 +178,7 @@ def _fate(thing, views: list, times: np.ndarray) -> tuple[int, float]:
 
 def _missed(attention: Tensor, wanted: Tensor) -> Tensor:
     points = wanted.any(1)
+    if not points.any():
+        return attention.new_zeros(())
     share = (attention[points] * wanted[points]).sum(1)
     return -(share + SMALLEST_SHARE).log().mean()
