@@ -17,12 +17,12 @@ from benchmarks.train_mini.initial_weights import CLOCK_HALVES
 from benchmarks.train_mini.model import build_model, build_processor, normalise, tower_output
 from benchmarks.train_mini.options import parse_options
 from benchmarks.train_mini.patch_targets import patch_targets
-from benchmarks.train_mini.pointing import LAYERS
+from benchmarks.train_mini.pointing import ANSWER_LAYERS, LAYERS, Names
 from benchmarks.train_mini.recipe import FeatureRecipe, LanguageRecipe, Recipe, Schedule, Shape, VisionRecipe
 from benchmarks.train_mini.run import run
 from benchmarks.train_mini.tokenizer import build_tokenizer
 from benchmarks.train_mini.tracking import TRACKING_HEAD, TRACKING_LAYER, look_back_loss, track_targets
-from benchmarks.video_questions import ask, make_scene, object_map, render_clip, visible_objects
+from benchmarks.video_questions import Question, ask, make_scene, object_map, render_clip, visible_objects
 from benchmarks.video_questions.vocabulary import HELD_OUT_LOOKS
 from modeling_aot_llava import AOTLlavaOnevisionForConditionalGeneration, AOTLlavaOnevisionProcessor
 
@@ -47,7 +47,7 @@ TINY = Recipe(
             steps=12, peak_learning_rate=1e-2, warmup_steps=1, evaluate_every=12, matrix_learning_rate=0.02
         ),
         tokens_a_step=784,
-        frame_counts=((0.5, ((2, 1),)), (1.0, ((4, 1), (6, 1)))),
+        frame_counts=((0.5, ((2, 1),)), (0.8, ((4, 1), (6, 1))), (1.0, ((2, 1),))),
     ),
 )
 
@@ -186,6 +186,22 @@ def test_the_clocks_tell_distances_from_the_start_whatever_lies_between(tokenize
     for share, half in zip(far, CLOCK_HALVES.values()):
         assert share[0] < 0.05
         assert share[half] == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.parametrize("answer_to_find", ["A", "B", "C", "red"])
+def test_the_upper_layer_is_to_look_at_what_the_right_option_names(tokenizer, answer_to_find):
+    text = "What happens first? A) the red circle appears B) the blue cross vanishes C) the square appears"
+    tokens = question_tokens(tokenizer, [Question("order", text, answer_to_find, 3)])
+    wanted = {"A": [" circle"], "B": [" cross"], "C": [" square"]}.get(
+        answer_to_find, [" circle", " cross", " square"]
+    )
+    shares = {}
+    for layer, words in zip(ANSWER_LAYERS, ([" circle", " cross", " square"], wanted)):
+        ids = torch.tensor([tokenizer(word).input_ids[0] for word in words])
+        shares[layer] = torch.isin(tokens.ids, ids) / len(words)
+    assert abs(Names(tokenizer).asking_loss(shares, tokens).item()) < 1e-3
+    halved = {layer: share / 2 for layer, share in shares.items()}
+    assert Names(tokenizer).asking_loss(halved, tokens).item() == pytest.approx(2 * np.log(2), abs=1e-3)
 
 
 # --- questions for training alone --------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """How the weights begin: attention that looks in useful places, which random weights take thousands of steps to find.
 
-Only the beginning: all of it is free to change.
+Only the beginning: all of it is free to change, but for the clocks.
 """
 
 import math
@@ -21,7 +21,7 @@ CLOCK_HALVES = {1: 100, 2: 300, 3: 1200}
 # In radians a token; below a quarter of a turn for the longest videos in training.
 CLOCK_FREQUENCY = 4e-4
 # What the two tokens' scores are above all others', what they differ by at the start, and how much of it is heard.
-CLOCK_GRIP, CLOCK_SWING, CLOCK_REACH = 16.0, 4.0, 8.0
+CLOCK_GRIP, CLOCK_SWING, CLOCK_REACH = 16.0, 4.0, 12.0
 
 
 @torch.no_grad()
@@ -118,6 +118,29 @@ def start_with_clocks(model: nn.Module, first_tokens: tuple[int, int]) -> None:
         attention.v_proj.weight[first, 0] = 1 / math.sqrt(width)
         direction = torch.randn(width)
         attention.o_proj.weight[:, first] = CLOCK_REACH * direction / direction.norm()
+
+
+def keep_clocks(model: nn.Module, first_tokens: tuple[int, int]) -> None:
+    """Keeps what the clocks are made of from changing.
+
+    Single frames, which come first in training, have no use for them, and would make something else of them.
+    """
+    attention, projection = model.language_model.layers[0].self_attn, model.multi_modal_projector.linear_2
+    heads = [slice(head * attention.head_dim, (head + 1) * attention.head_dim) for head in CLOCK_HALVES]
+    embeddings = model.language_model.embed_tokens.weight
+    kept = [
+        (each, rows)
+        for rows in heads
+        for layer in (attention.q_proj, attention.k_proj, attention.v_proj)
+        for each in (layer.weight, layer.bias)
+    ]
+    kept += [(attention.o_proj.weight, (slice(None), columns)) for columns in heads]
+    kept += [(projection.weight, slice(2)), (projection.bias, slice(2))]
+    kept += [(embeddings, (slice(None), slice(2))), *((embeddings, token) for token in first_tokens)]
+    for parameter, part in kept:
+        changes = torch.ones_like(parameter)
+        changes[part] = 0
+        parameter.register_hook(lambda gradient, changes=changes: gradient * changes)
 
 
 def _frequencies(count: int) -> Tensor:

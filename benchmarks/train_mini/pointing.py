@@ -6,7 +6,8 @@ layer is to look at the tokens that show it: the low one finds what looks like t
 what the tokens know of the past, finds the object that had the name at first: at the moment that the text names, or
 when it was last seen. And
 linear heads, thrown away afterwards, ask the last word what was found: colour, place, way, fate, number. Where a
-question is to be answered, the first head of the layers above is to look at the names in it.
+question is to be answered, the first head of the layers above is to look at the names in it, and in the end at the
+one in the right option.
 """
 
 from dataclasses import dataclass
@@ -18,7 +19,9 @@ from torch.nn import functional
 from transformers import Qwen2Tokenizer
 
 from benchmarks.video_questions import COLOURS, SHAPES, SIDE, Scene, visible_objects
+from benchmarks.video_questions.questions import LETTERS
 
+from .conversations import QuestionTokens
 from .patch_targets import COLOURS_IN_ORDER
 from .tracking import MOST_OF_A_SHAPE, POOLED_GRID, TrackTargets
 
@@ -150,15 +153,35 @@ def pointing_loss(looks: dict[int, Tensor], pointers: list[Pointer]) -> Tensor:
     return sum(missed)
 
 
-def asking_loss(looks: dict[int, Tensor], is_name: Tensor) -> Tensor:
-    """How little of the attention of questions to themselves, (Q, L) by layer, goes to the names, (Q, L) bool."""
-    return sum(_missed(looks[layer], is_name) for layer in ANSWER_LAYERS)
+class Names:
+    """Finds what questions name: objects, kinds of object and moments."""
 
+    def __init__(self, tokenizer: Qwen2Tokenizer):
+        words = (*SHAPES, *map(plural, SHAPES), "object", "moment", "beginning", "end")
+        self.names = torch.tensor([tokenizer(f" {word}").input_ids[-1] for word in words])
+        self.options = torch.tensor([tokenizer(f" {letter}").input_ids[-1] for letter in LETTERS])
+        self.letters = torch.tensor([tokenizer(letter).input_ids[-1] for letter in LETTERS])
 
-def name_tokens(tokenizer: Qwen2Tokenizer) -> Tensor:
-    """The tokens by which questions name objects, kinds of object and moments."""
-    words = (*SHAPES, *map(plural, SHAPES), "object", "moment", "beginning", "end")
-    return torch.tensor([tokenizer(f" {word}").input_ids[-1] for word in words])
+    def asking_loss(self, looks: dict[int, Tensor], questions: QuestionTokens) -> Tensor:
+        """How little of the attention of questions to themselves, (Q, L) by layer, goes to what they name.
+
+        In the upper layer it is to go to the right option alone, if the options name something.
+        """
+        named = torch.isin(questions.ids, self.names.to(questions.ids.device))
+        chosen = named & self._in_right_option(questions)
+        wanted = torch.where(chosen.any(1, keepdim=True), chosen, named)
+        lower, upper = ANSWER_LAYERS
+        return _missed(looks[lower], named) + _missed(looks[upper], wanted)
+
+    def _in_right_option(self, questions: QuestionTokens) -> Tensor:
+        """(Q, L) bool: from the letter that is the answer to the next one."""
+        ids = questions.ids
+        options, letters = self.options.to(ids.device), self.letters.to(ids.device)
+        # Which option each token belongs to: letters stand in order.
+        number = (ids.unsqueeze(-1) == options).any(-1).cumsum(1) - 1
+        answer = (questions.answers[:, :1] == letters).long()
+        right = torch.where(answer.any(1), answer.argmax(1), len(letters))
+        return number == right.unsqueeze(1)
 
 
 def plural(shape: str) -> str:
