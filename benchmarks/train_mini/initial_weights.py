@@ -17,11 +17,11 @@ RESIDUAL_SCALE = 0.5
 # How exclusively the language model's first head looks at the token before.
 PREVIOUS_TOKEN_SHARPNESS = 6.0
 # Heads of the lowest layer that tell the time, and at which distance from the prompt's start each is halfway.
-CLOCK_HALVES = {1: 100, 2: 300, 3: 1200}
+CLOCK_HALVES = {2: 200, 3: 1200}
 # In radians a token; below a quarter of a turn for the longest videos in training.
 CLOCK_FREQUENCY = 4e-4
 # What the two tokens' scores are above all others', what they differ by at the start, and how much of it is heard.
-CLOCK_GRIP, CLOCK_SWING, CLOCK_REACH = 16.0, 4.0, 12.0
+CLOCK_GRIP, CLOCK_SWING, CLOCK_REACH = 16.0, 4.0, 5.0
 
 
 @torch.no_grad()
