@@ -39,6 +39,8 @@ TRACKING_LAYER, TRACKING_HEAD = 1, 1
 SMALLEST_SHARE = 1e-4
 # Times are told as the logarithm of distances between positions, in units of so many.
 SHORT_DISTANCE = 20
+# Centred, because the heads begin at 0 and learn slowly to be elsewhere.
+MIDDLE_LOG, LOG_SPREAD = 3.0, 2.0
 
 
 @dataclass
@@ -99,7 +101,8 @@ class TrackingHeads(nn.Module):
             scale = position_scale.unsqueeze(1).expand_as(on_object)[on_object]
             for name in ("age", "time"):
                 distance = wanted[name] * POOLED_GRID**2 * scale / SHORT_DISTANCE
-                loss = loss + functional.smooth_l1_loss(told[name][..., 0], distance.log1p(), beta=0.1)
+                wanted_log = (distance.log1p() - MIDDLE_LOG) / LOG_SPREAD
+                loss = loss + functional.smooth_l1_loss(told[name][..., 0], wanted_log, beta=0.1)
             for name in ("is_new", "is_late"):
                 loss = loss + 0.5 * _yes_or_no(told[name][..., 0], wanted[name])
         return loss
