@@ -13,15 +13,16 @@ from benchmarks.train_mini import training_loop
 from benchmarks.train_mini.answering import answer
 from benchmarks.train_mini.conversations import question_tokens, tokens_before_video
 from benchmarks.train_mini.grounding import ground
+from benchmarks.train_mini.initial_weights import CLOCK_HALVES
 from benchmarks.train_mini.model import build_model, build_processor, normalise, tower_output
 from benchmarks.train_mini.options import parse_options
 from benchmarks.train_mini.patch_targets import patch_targets
-from benchmarks.train_mini.pointing import LAYERS
+from benchmarks.train_mini.pointing import ANSWER_LAYERS, LAYERS, Names
 from benchmarks.train_mini.recipe import FeatureRecipe, LanguageRecipe, Recipe, Schedule, Shape, VisionRecipe
 from benchmarks.train_mini.run import run
 from benchmarks.train_mini.tokenizer import build_tokenizer
 from benchmarks.train_mini.tracking import TRACKING_HEAD, TRACKING_LAYER, look_back_loss, track_targets
-from benchmarks.video_questions import ask, make_scene, object_map, render_clip, visible_objects
+from benchmarks.video_questions import Question, ask, make_scene, object_map, render_clip, visible_objects
 from benchmarks.video_questions.vocabulary import HELD_OUT_LOOKS
 from modeling_aot_llava import AOTLlavaOnevisionForConditionalGeneration, AOTLlavaOnevisionProcessor
 
@@ -43,10 +44,10 @@ TINY = Recipe(
     features=FeatureRecipe(clips=4, frames=4, long_clips=1, long_frames=6, held_out_clips=1, final_clips=1),
     language=LanguageRecipe(
         schedule=Schedule(
-            steps=6, peak_learning_rate=1e-2, warmup_steps=1, evaluate_every=6, matrix_learning_rate=0.02
+            steps=12, peak_learning_rate=1e-2, warmup_steps=1, evaluate_every=12, matrix_learning_rate=0.02
         ),
         tokens_a_step=784,
-        frame_counts=((0.5, ((2, 1),)), (1.0, ((4, 1), (6, 1)))),
+        frame_counts=((0.5, ((2, 1),)), (0.8, ((4, 1), (6, 1))), (1.0, ((2, 1),))),
     ),
 )
 
@@ -158,6 +159,49 @@ def test_the_looks_are_the_attention_that_the_stock_model_pays(tokenizer):
         torch.testing.assert_close(looks, attention[of_question], atol=1e-6, rtol=1e-3)
     looks_back = attentions[TRACKING_LAYER][0, TRACKING_HEAD, of_video, of_video][tokens]
     torch.testing.assert_close(found.looks_back[0], looks_back, atol=1e-6, rtol=1e-3)
+
+
+def test_the_clocks_tell_distances_from_the_start_whatever_lies_between(tokenizer):
+    """Untrained: the first token's share of a clock's attention grows with the distance, from none to all."""
+    model = build_model(Shape(), tokenizer, seed=0).eval()
+    language_model, before = model.model.language_model, tokens_before_video(tokenizer)
+    language_model.set_attn_implementation("eager")
+
+    def shares(num_tokens, step):
+        features = torch.randn(num_tokens, Shape().vision_width, generator=torch.Generator().manual_seed(0))
+        positions = torch.cat([torch.arange(len(before)), len(before) + torch.arange(num_tokens) * step])
+        with torch.no_grad():
+            prompt = torch.cat([language_model.embed_tokens(before), model.model.multi_modal_projector(features)])
+            attention = language_model(
+                inputs_embeds=prompt.unsqueeze(0),
+                position_ids=positions.unsqueeze(0),
+                attention_mask={"full_attention": torch.full((len(prompt),) * 2, -1e9).triu(1)[None, None]},
+                output_attentions=True,
+            ).attentions[0]
+        return attention[0, list(CLOCK_HALVES), len(before) :, 0]
+
+    far, near = shares(1960, 1.0), shares(196, 10.0)
+    torch.testing.assert_close(near, far[:, ::10], atol=0.01, rtol=0)
+    assert (near.diff() > -1e-3).all()
+    for share, half in zip(far, CLOCK_HALVES.values()):
+        assert share[0] < 0.05
+        assert share[half] == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.parametrize("answer_to_find", ["A", "B", "C", "red"])
+def test_the_upper_layer_is_to_look_at_what_the_right_option_names(tokenizer, answer_to_find):
+    text = "What happens first? A) the red circle appears B) the blue cross vanishes C) the square appears"
+    tokens = question_tokens(tokenizer, [Question("order", text, answer_to_find, 3)])
+    wanted = {"A": [" circle"], "B": [" cross"], "C": [" square"]}.get(
+        answer_to_find, [" circle", " cross", " square"]
+    )
+    shares = {}
+    for layer, words in zip(ANSWER_LAYERS, ([" circle", " cross", " square"], wanted)):
+        ids = torch.tensor([tokenizer(word).input_ids[0] for word in words])
+        shares[layer] = torch.isin(tokens.ids, ids) / len(words)
+    assert abs(Names(tokenizer).asking_loss(shares, tokens).item()) < 1e-3
+    halved = {layer: share / 2 for layer, share in shares.items()}
+    assert Names(tokenizer).asking_loss(halved, tokens).item() == pytest.approx(2 * np.log(2), abs=1e-3)
 
 
 # --- questions for training alone --------------------------------------------------------------------------------

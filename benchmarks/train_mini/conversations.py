@@ -35,6 +35,10 @@ class QuestionTokens:
     asks_at: Tensor
     answers: Tensor
 
+    def __getitem__(self, chosen: Tensor) -> "QuestionTokens":
+        """Some of them."""
+        return QuestionTokens(self.ids[chosen], self.asks_at[chosen], self.answers[chosen])
+
     def to(self, device: torch.device) -> "QuestionTokens":
         """The same on another device."""
         return QuestionTokens(self.ids.to(device), self.asks_at.to(device), self.answers.to(device))
@@ -43,6 +47,12 @@ class QuestionTokens:
 def tokens_before_video(tokenizer: Qwen2Tokenizer) -> Tensor:
     """(n,), what comes before the video tokens."""
     return torch.tensor(tokenizer(BEFORE_VIDEO).input_ids)
+
+
+def first_tokens(tokenizer: Qwen2Tokenizer) -> tuple[int, int]:
+    """The two tokens that every prompt begins with."""
+    first, second, *_ = tokenizer(BEFORE_VIDEO).input_ids
+    return first, second
 
 
 def question_tokens(tokenizer: Qwen2Tokenizer, questions: list[Question]) -> QuestionTokens:

@@ -16,11 +16,12 @@ from transformers import LlavaOnevisionForConditionalGeneration, Qwen2Tokenizer
 from benchmarks.video_questions import Question, Scene, ask, visible_objects
 
 from .answering import answer
-from .conversations import NO_ANSWER, beginning_tokens, joined, question_tokens, tokens_before_video
+from .conversations import NO_ANSWER, beginning_tokens, first_tokens, joined, question_tokens, tokens_before_video
 from .evaluation import evaluate
 from .feature_cache import FeatureCache
 from .grounding import ground
-from .pointing import HIGH_LAYER, LAYERS, FindingHeads, asking_loss, name_tokens, pointers, pointing_loss
+from .initial_weights import keep_clocks
+from .pointing import HIGH_LAYER, LAYERS, FindingHeads, Names, pointers, pointing_loss
 from .recipe import LanguageRecipe
 from .tracking import POOLED_GRID, TrackingHeads, look_back_loss, track_targets
 from .training_loop import train
@@ -52,7 +53,8 @@ def train_language(
 ) -> None:
     """Trains the learner, or goes on with the state in the folder."""
     device = next(learner.parameters()).device
-    before_video, names = tokens_before_video(tokenizer).to(device), name_tokens(tokenizer).to(device)
+    before_video, names = tokens_before_video(tokenizer).to(device), Names(tokenizer)
+    keep_clocks(learner.model.model, first_tokens(tokenizer))
 
     def loss_of(batch: dict) -> tuple[Tensor, dict[str, float]]:
         questions = batch["questions"].to(device)
@@ -70,12 +72,12 @@ def train_language(
         word, end = (
             functional.cross_entropy(answers.logits[is_asked, i], questions.answers[is_asked, i]) for i in (0, 1)
         )
-        tracking = learner.tracking.loss(answers.video_hidden, batch["tracks"])
+        tracking = learner.tracking.loss(answers.video_hidden, batch["tracks"], batch["position_scale"].to(device))
         looking_back = look_back_loss(answers.looks_back, batch["tracks"])
         at_video = {layer: attention[~is_asked] for layer, attention in answers.looks_at_video.items()}
         at_names = {layer: attention[is_asked] for layer, attention in answers.looks_at_question.items()}
         pointing = pointing_loss(at_video, batch["pointers"])
-        asking = asking_loss(at_names, torch.isin(questions.ids[is_asked], names))
+        asking = names.asking_loss(at_names, questions[is_asked])
         finding = learner.finding.loss(answers.asked_hidden[HIGH_LAYER + 1][~is_asked], batch["pointers"])
         loss = word + END_WEIGHT * end + recipe.tracking_weight * tracking
         loss = loss + recipe.pointing_weight * (pointing + asking + looking_back) + recipe.finding_weight * finding

@@ -14,7 +14,8 @@ from transformers import (
 
 from benchmarks.video_questions import SIDE
 
-from .initial_weights import start_like_a_convolution, start_with_a_clock, start_with_matching
+from .conversations import first_tokens
+from .initial_weights import start_like_a_convolution, start_with_clocks, start_with_matching
 from .prompt_format import CHAT_TEMPLATE
 from .recipe import Shape
 
@@ -32,7 +33,7 @@ def build_model(shape: Shape, tokenizer: Qwen2Tokenizer, seed: int) -> LlavaOnev
         model = LlavaOnevisionForConditionalGeneration(_config(shape, tokenizer))
         start_like_a_convolution(model.model.vision_tower)
         start_with_matching(model.model.language_model)
-        start_with_a_clock(model.model.language_model, tokenizer.convert_tokens_to_ids("<|im_start|>"))
+        start_with_clocks(model.model, first_tokens(tokenizer))
     model.generation_config = GenerationConfig(
         eos_token_id=tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"]),
         pad_token_id=tokenizer.pad_token_id,

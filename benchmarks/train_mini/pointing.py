@@ -5,7 +5,8 @@ questions that end with the name of an object are read too. At their last word t
 layer is to look at the tokens that show it: the low one finds what looks like the name; the high one, which can read
 what the tokens know of the past, finds the object that had the name at first: at the moment that the text names, or
 when it was last seen. And linear heads, thrown away afterwards, ask the last word what was found: colour, place, way,
-fate, number. Where a question is to be answered, the first head of the layers above is to look at the names in it.
+fate, number. Where a question is to be answered, the first head of the layers above is to look at the names in it, and
+in the end at the one in the right option.
 """
 
 from dataclasses import dataclass
@@ -17,13 +18,15 @@ from torch.nn import functional
 from transformers import Qwen2Tokenizer
 
 from benchmarks.video_questions import COLOURS, SHAPES, SIDE, Scene, visible_objects
+from benchmarks.video_questions.questions import LETTERS
 
+from .conversations import QuestionTokens
 from .patch_targets import COLOURS_IN_ORDER
 from .tracking import MOST_OF_A_SHAPE, POOLED_GRID, TrackTargets, missed
 
-LOW_LAYER, HIGH_LAYER = 1, 3
+LOW_LAYER, MIDDLE_LAYER, HIGH_LAYER = 1, 2, 3
 ANSWER_LAYERS = (4, 5)
-LAYERS = (LOW_LAYER, HIGH_LAYER, *ANSWER_LAYERS)
+LAYERS = (LOW_LAYER, MIDDLE_LAYER, HIGH_LAYER, *ANSWER_LAYERS)
 
 LAST_FRAME = slice(-(POOLED_GRID**2), None)
 MOMENTS = (("at the beginning", slice(0, POOLED_GRID**2)), ("at the end", LAST_FRAME))
@@ -47,7 +50,7 @@ class Pointer:
 
     Attributes:
         text: the beginning.
-        high, low: (T,) bool, where the two layers are to look; all false for anywhere.
+        high, low, middle: (T,) bool, where the layers are to look; all false for anywhere.
         colour, fate, count: classes, or UNASKED. place: x and y; way: how far it went to the right and down, in frame
             sides; when: the time of its fate. UNKNOWN where they are not asked for.
     """
@@ -55,6 +58,7 @@ class Pointer:
     text: str
     high: Tensor
     low: Tensor
+    middle: Tensor
     colour: int = UNASKED
     fate: int = UNASKED
     count: int = UNASKED
@@ -107,7 +111,10 @@ def pointers(scene: Scene, times: np.ndarray, tracks: TrackTargets) -> list[Poin
             if len(times) == 1:
                 continue
             text = "What colour is the object that appears only for a moment"
-            found.append(Pointer(text, shown, nowhere, colour=COLOURS_IN_ORDER.index(first[0])))
+            # All that came late, less what is still there.
+            came_late, new = tracks.is_late > 0, tracks.is_new > 0
+            colour = COLOURS_IN_ORDER.index(first[0])
+            found.append(Pointer(text, came_late & last_frame, nowhere, came_late & new, colour=colour))
             continue
         fate, when = _fate(thing, views, times)
         way = tuple((after - before) / SIDE for before, after in zip(first[1:], last[1:]))
@@ -118,37 +125,61 @@ def pointers(scene: Scene, times: np.ndarray, tracks: TrackTargets) -> list[Poin
         names = [(f"{thing.colour} {thing.shape}", alike)] + [(thing.shape, shown)] * (shapes.count(thing.shape) == 1)
         for name, low in names:
             colour = COLOURS_IN_ORDER.index(last[0])
-            found.append(Pointer(f"the {name}", last_shown, low, colour=colour, fate=fate, way=way, when=when))
+            found.append(
+                Pointer(f"the {name}", last_shown, low, nowhere, colour=colour, fate=fate, way=way, when=when)
+            )
             for (moment, frame), view in zip(MOMENTS, (seen_at[0], seen_at[-1])):
                 if index in view and thing.keeps_name:
                     there = nowhere.clone()
                     there[frame] = shown[frame]
                     place = tuple(each / SIDE for each in view[index][1:])
-                    found.append(Pointer(f"Where is the {name} {moment}", there, nowhere, place=place))
+                    found.append(Pointer(f"Where is the {name} {moment}", there, nowhere, nowhere, place=place))
     for shape in sorted(set(shapes)):
         count = sum(shapes[index] == shape for index in {index for view in seen_at for index in view})
-        found.append(Pointer(f"How many {plural(shape)}", last_frame, nowhere, count=min(count, MOST_OF_A_SHAPE)))
+        found.append(
+            Pointer(f"How many {plural(shape)}", last_frame, nowhere, nowhere, count=min(count, MOST_OF_A_SHAPE))
+        )
     return found
 
 
 def pointing_loss(looks: dict[int, Tensor], pointers: list[Pointer]) -> Tensor:
     """How little of the attention of P beginnings to the video, (P, T) by layer, goes where it should."""
-    low, high = (torch.stack([getattr(pointer, name) for pointer in pointers]) for name in ("low", "high"))
-    return sum(
-        _missed(looks[layer], wanted.to(looks[layer].device))
-        for layer, wanted in ((LOW_LAYER, low), (HIGH_LAYER, high))
-    )
+    loss = looks[LOW_LAYER].new_zeros(())
+    for layer, name in ((LOW_LAYER, "low"), (MIDDLE_LAYER, "middle"), (HIGH_LAYER, "high")):
+        wanted = torch.stack([getattr(pointer, name) for pointer in pointers])
+        loss = loss + _missed(looks[layer], wanted.to(looks[layer].device))
+    return loss
 
 
-def asking_loss(looks: dict[int, Tensor], is_name: Tensor) -> Tensor:
-    """How little of the attention of questions to themselves, (Q, L) by layer, goes to the names, (Q, L) bool."""
-    return sum(_missed(looks[layer], is_name) for layer in ANSWER_LAYERS)
+class Names:
+    """Finds what questions name: objects, kinds of object and moments."""
 
+    def __init__(self, tokenizer: Qwen2Tokenizer):
+        words = (*SHAPES, *map(plural, SHAPES), "object", "moment", "beginning", "end")
+        self.names = torch.tensor([tokenizer(f" {word}").input_ids[-1] for word in words])
+        self.options = torch.tensor([tokenizer(f" {letter}").input_ids[-1] for letter in LETTERS])
+        self.letters = torch.tensor([tokenizer(letter).input_ids[-1] for letter in LETTERS])
 
-def name_tokens(tokenizer: Qwen2Tokenizer) -> Tensor:
-    """The tokens by which questions name objects, kinds of object and moments."""
-    words = (*SHAPES, *map(plural, SHAPES), "object", "moment", "beginning", "end")
-    return torch.tensor([tokenizer(f" {word}").input_ids[-1] for word in words])
+    def asking_loss(self, looks: dict[int, Tensor], questions: QuestionTokens) -> Tensor:
+        """How little of the attention of questions to themselves, (Q, L) by layer, goes to what they name.
+
+        In the upper layer it is to go to the right option alone, if the options name something.
+        """
+        named = torch.isin(questions.ids, self.names.to(questions.ids.device))
+        chosen = named & self._in_right_option(questions)
+        wanted = torch.where(chosen.any(1, keepdim=True), chosen, named)
+        lower, upper = ANSWER_LAYERS
+        return _missed(looks[lower], named) + _missed(looks[upper], wanted)
+
+    def _in_right_option(self, questions: QuestionTokens) -> Tensor:
+        """(Q, L) bool: from the letter that is the answer to the next one."""
+        ids = questions.ids
+        options, letters = self.options.to(ids.device), self.letters.to(ids.device)
+        # Which option each token belongs to: letters stand in order.
+        number = (ids.unsqueeze(-1) == options).any(-1).cumsum(1) - 1
+        answer = (questions.answers[:, :1] == letters).long()
+        right = torch.where(answer.any(1), answer.argmax(1), len(letters))
+        return number == right.unsqueeze(1)
 
 
 def plural(shape: str) -> str:
@@ -168,4 +199,6 @@ def _fate(thing, views: list, times: np.ndarray) -> tuple[int, float]:
 
 def _missed(attention: Tensor, wanted: Tensor) -> Tensor:
     points = wanted.any(1)
+    if not points.any():
+        return attention.new_zeros(())
     return missed((attention[points] * wanted[points]).sum(1))

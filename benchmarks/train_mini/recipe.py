@@ -71,11 +71,11 @@ class LanguageRecipe:
     """
 
     schedule: Schedule = Schedule(
-        steps=3000, peak_learning_rate=1e-3, warmup_steps=60, evaluate_every=250, matrix_learning_rate=0.007
+        steps=3600, peak_learning_rate=1e-3, warmup_steps=60, evaluate_every=250, matrix_learning_rate=0.007
     )
     tokens_a_step: int = 3640
     frame_counts: tuple = (
-        (0.08, ((1, 1),)),
+        (0.07, ((1, 1),)),
         (0.3, ((1, 1), (2, 2), (4, 2))),
         (0.8, ((4, 1), (6, 1), (8, 4))),
         (1.0, ((8, 3), (16, 2))),

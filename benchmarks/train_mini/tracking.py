@@ -37,6 +37,10 @@ OWN_LAYER, COMMON_LAYER = 2, 3
 # The head that is to look back at where a token's object was first seen.
 TRACKING_LAYER, TRACKING_HEAD = 1, 1
 SMALLEST_SHARE = 1e-4
+# Times are told as the logarithm of distances between positions, in units of so many.
+SHORT_DISTANCE = 20
+# Centred, because the heads begin at 0 and learn slowly to be elsewhere.
+MIDDLE_LOG, LOG_SPREAD = 3.0, 2.0
 
 
 @dataclass
@@ -48,7 +52,7 @@ class TrackTargets:
         place, moved: (T, 2) x, y of the object's centre, and from where it was first seen to there, in frame sides.
         shape, colour, first_colour: (T,) classes; the colours now and when it was first seen.
         is_new, is_late: (T,) 1 in the first frame that shows it; and where that is not the clip's first frame.
-        age, time: (T,) frames since then, and since the clip's start; their logarithm is asked for.
+        age, time: (T,) frames since then, and since the clip's start.
         seen: (T, shapes) objects of each shape seen up to the token's frame.
         gone: (T, colours) 1 for the colour of a brief object that has been seen and is gone.
     """
@@ -78,8 +82,8 @@ class TrackingHeads(nn.Module):
         self.own = _Heads(width, OWN_SIZES)
         self.common = _Heads(width, COMMON_SIZES)
 
-    def loss(self, hidden: tuple[Tensor, ...], targets: list[TrackTargets]) -> Tensor:
-        """The hidden states of each layer, (C, T, width), and the targets of C clips -> a number."""
+    def loss(self, hidden: tuple[Tensor, ...], targets: list[TrackTargets], position_scale: Tensor) -> Tensor:
+        """The hidden states of each layer, (C, T, width), and the targets and scales of C clips -> a number."""
         wanted = {name: torch.stack([getattr(target, name) for target in targets]) for name in vars(targets[0])}
         wanted = {name: value.to(hidden[0].device) for name, value in wanted.items()}
         told = self.common(hidden[min(COMMON_LAYER, len(hidden) - 1)])
@@ -94,8 +98,11 @@ class TrackingHeads(nn.Module):
             wanted = {name: wanted[name][on_object] for name in told}
             loss = loss + 10 * functional.smooth_l1_loss(told["moved"], wanted["moved"], beta=0.1)
             loss = loss + functional.cross_entropy(told["first_colour"], wanted["first_colour"])
+            scale = position_scale.unsqueeze(1).expand_as(on_object)[on_object]
             for name in ("age", "time"):
-                loss = loss + 2 * functional.smooth_l1_loss(told[name][..., 0], wanted[name].log1p(), beta=0.1)
+                distance = wanted[name] * POOLED_GRID**2 * scale / SHORT_DISTANCE
+                wanted_log = (distance.log1p() - MIDDLE_LOG) / LOG_SPREAD
+                loss = loss + functional.smooth_l1_loss(told[name][..., 0], wanted_log, beta=0.1)
             for name in ("is_new", "is_late"):
                 loss = loss + 0.5 * _yes_or_no(told[name][..., 0], wanted[name])
         return loss
