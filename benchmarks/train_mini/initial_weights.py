@@ -1,6 +1,6 @@
 """How the weights begin: attention that looks in useful places, which random weights take thousands of steps to find.
 
-Only the beginning: all of it is free to change, but for the clocks.
+Only the beginning: all of it is free to change, but for the language model's clocks.
 """
 
 import math
@@ -121,7 +121,7 @@ def start_with_clocks(model: nn.Module, first_tokens: tuple[int, int]) -> None:
 
 
 def keep_clocks(model: nn.Module, first_tokens: tuple[int, int]) -> None:
-    """Keeps what the clocks are made of from changing.
+    """Keeps what the clocks are made of out of the gradient; weight decay still shrinks it, by a tenth in a whole run.
 
     Single frames, which come first in training, have no use for them, and would make something else of them.
     """
