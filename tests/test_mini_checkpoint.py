@@ -18,7 +18,8 @@ from benchmarks.video_questions import ask, make_scene
 NUM_CLIPS = 100
 # Clips that neither the training run nor its model card nor `python -m benchmarks.accuracy` looks at.
 FIRST_SEED = 20_000_000
-FULL, AOT, RANDOM = (SETTINGS[name] for name in ("full tokens, 100 %", "AOT, 10 %", "random tokens, 10 %"))
+NAMES = ("full tokens, 100 %", "AOT, 10 %", "cosine merging, 10 %", "random tokens, 10 %")
+FULL, AOT, AOT_COSINE, RANDOM = (SETTINGS[name] for name in NAMES)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def right():
             scene = make_scene(seed, "held_out")
             questions = ask(scene)
             asked += len(questions)
-            for name, reply in ask_about(scene, (FULL, AOT, RANDOM), model, processor).items():
+            for name, reply in ask_about(scene, (FULL, AOT, AOT_COSINE, RANDOM), model, processor).items():
                 right[name] += sum(map(is_right, questions, reply.answers))
     finally:
         torch.set_num_threads(threads)
@@ -42,18 +43,25 @@ def right():
 
 def test_it_answers_from_all_tokens(right):
     right, asked = right
-    assert right[FULL.name] >= 0.68 * asked
+    assert right[FULL.name] >= 0.7 * asked
 
 
-def test_a_tenth_of_the_tokens_gives_most_of_the_right_answers(right):
-    """Not 95 %, which is the aim; the README says what is lost."""
+def test_a_tenth_of_the_tokens_gives_the_same_right_answers(right):
+    """With the setting that was best among those of `benchmarks.accuracy`, on the clips there."""
     right, _ = right
-    assert right[AOT.name] >= 0.72 * right[FULL.name]
+    assert right[AOT_COSINE.name] >= 0.95 * right[FULL.name]
 
 
-def test_random_tokens_are_worse(right):
+def test_the_papers_defaults_give_most_of_them(right):
+    """93 % on these clips, 97 % on those of `benchmarks.accuracy`; the README says what does badly."""
     right, _ = right
-    assert right[RANDOM.name] < right[AOT.name]
+    assert right[AOT.name] >= 0.92 * right[FULL.name]
+
+
+def test_random_tokens_are_much_worse(right):
+    right, asked = right
+    assert right[RANDOM.name] <= right[AOT.name] - 0.04 * asked
+    assert right[RANDOM.name] <= right[AOT_COSINE.name] - 0.08 * asked
 
 
 def test_it_is_a_stock_checkpoint_and_small():
