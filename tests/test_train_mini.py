@@ -11,9 +11,9 @@ from transformers import AutoTokenizer, LlavaOnevisionForConditionalGeneration, 
 
 from benchmarks.train_mini import training_loop
 from benchmarks.train_mini.answering import answer
+from benchmarks.train_mini.clocks import HALVES
 from benchmarks.train_mini.conversations import question_tokens, tokens_before_video
 from benchmarks.train_mini.grounding import ground
-from benchmarks.train_mini.initial_weights import CLOCK_HALVES
 from benchmarks.train_mini.model import build_model, build_processor, normalise, tower_output
 from benchmarks.train_mini.options import parse_options
 from benchmarks.train_mini.patch_targets import patch_targets
@@ -178,12 +178,12 @@ def test_the_clocks_tell_distances_from_the_start_whatever_lies_between(tokenize
                 attention_mask={"full_attention": torch.full((len(prompt),) * 2, -1e9).triu(1)[None, None]},
                 output_attentions=True,
             ).attentions[0]
-        return attention[0, list(CLOCK_HALVES), len(before) :, 0]
+        return attention[0, list(HALVES), len(before) :, 0]
 
     far, near = shares(1960, 1.0), shares(196, 10.0)
     torch.testing.assert_close(near, far[:, ::10], atol=0.01, rtol=0)
     assert (near.diff() > -1e-3).all()
-    for share, half in zip(far, CLOCK_HALVES.values()):
+    for share, half in zip(far, HALVES.values()):
         assert share[0] < 0.05
         assert share[half] == pytest.approx(0.5, abs=0.05)
 
@@ -199,9 +199,10 @@ def test_the_upper_layer_is_to_look_at_what_the_right_option_names(tokenizer, an
     for layer, words in zip(ANSWER_LAYERS, ([" circle", " cross", " square"], wanted)):
         ids = torch.tensor([tokenizer(word).input_ids[0] for word in words])
         shares[layer] = torch.isin(tokens.ids, ids) / len(words)
-    assert abs(Names(tokenizer).asking_loss(shares, tokens).item()) < 1e-3
+    names = Names(tokenizer, torch.device("cpu"))
+    assert abs(names.asking_loss(shares, tokens).item()) < 1e-3
     halved = {layer: share / 2 for layer, share in shares.items()}
-    assert Names(tokenizer).asking_loss(halved, tokens).item() == pytest.approx(2 * np.log(2), abs=1e-3)
+    assert names.asking_loss(halved, tokens).item() == pytest.approx(2 * np.log(2), abs=1e-3)
 
 
 # --- questions for training alone --------------------------------------------------------------------------------

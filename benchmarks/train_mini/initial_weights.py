@@ -1,6 +1,6 @@
 """How the weights begin: attention that looks in useful places, which random weights take thousands of steps to find.
 
-Only the beginning: all of it is free to change, but for the language model's clocks.
+Only the beginning: all of it is free to change.
 """
 
 import math
@@ -16,12 +16,6 @@ NEIGHBOUR_SHARPNESS = 2.5
 RESIDUAL_SCALE = 0.5
 # How exclusively the language model's first head looks at the token before.
 PREVIOUS_TOKEN_SHARPNESS = 6.0
-# Heads of the lowest layer that tell the time, and at which distance from the prompt's start each is halfway.
-CLOCK_HALVES = {2: 200, 3: 1200}
-# In radians a token; below a quarter of a turn for the longest videos in training.
-CLOCK_FREQUENCY = 4e-4
-# What the two tokens' scores are above all others', what they differ by at the start, and how much of it is heard.
-CLOCK_GRIP, CLOCK_SWING, CLOCK_REACH = 16.0, 4.0, 5.0
 
 
 @torch.no_grad()
@@ -78,69 +72,6 @@ def start_with_matching(language_model: nn.Module) -> None:
     first.k_proj.weight[: 2 * half] = 0
     first.q_proj.bias[: 2 * half] = PREVIOUS_TOKEN_SHARPNESS * torch.cat([step.cos(), -step.sin()])
     first.k_proj.bias[: 2 * half] = PREVIOUS_TOKEN_SHARPNESS * torch.cat([torch.ones(half), torch.zeros(half)])
-
-
-@torch.no_grad()
-def start_with_clocks(model: nn.Module, first_tokens: tuple[int, int]) -> None:
-    """Lets heads of the lowest layer tell how far a token is from the first two of every prompt.
-
-    Nothing else in a prompt says when a frame was. Two channels are left to these two tokens, and all of a clock's
-    attention goes to them: the farther away they are, the more to the first one, whose share goes into a direction of
-    the output. It depends on distances alone, not on how many tokens lie between.
-    """
-    language_model, projector = model.language_model, model.multi_modal_projector
-    attention = language_model.layers[0].self_attn
-    width, size = language_model.config.hidden_size, attention.head_dim
-    half = size // 2
-    embeddings = language_model.embed_tokens.weight
-    embeddings[:, :2] = 0
-    for channel, token in enumerate(first_tokens):
-        embeddings[token] = 0
-        embeddings[token, channel] = embeddings.std() * math.sqrt(width)
-    projector.linear_2.weight[:2] = 0
-    projector.linear_2.bias[:2] = 0
-    hand = int((language_model.rotary_emb.inv_freq - CLOCK_FREQUENCY).abs().argmin())
-    turn = language_model.rotary_emb.inv_freq[hand]
-    # The norm before the layer makes these embeddings sqrt(width) long.
-    unit = math.sqrt(size) / math.sqrt(width)
-    for head, distance in CLOCK_HALVES.items():
-        rows, first = slice(head * size, (head + 1) * size), head * size
-        for projection in (attention.q_proj, attention.k_proj, attention.v_proj):
-            projection.weight[rows] = 0
-            projection.bias[rows] = 0
-        # Scores: CLOCK_GRIP for the second token; for the first one as much at this distance, and less before.
-        swing = CLOCK_SWING / torch.sin(turn * distance)
-        attention.q_proj.bias[first + hand] = 1
-        attention.k_proj.weight[first + hand + half, 0] = swing * unit
-        attention.q_proj.bias[first + half - 1] = 1
-        attention.k_proj.weight[first + half - 1, 0] = (CLOCK_GRIP - CLOCK_SWING) * unit
-        attention.k_proj.weight[first + half - 1, 1] = CLOCK_GRIP * unit
-        attention.v_proj.weight[first, 0] = 1 / math.sqrt(width)
-        direction = torch.randn(width)
-        attention.o_proj.weight[:, first] = CLOCK_REACH * direction / direction.norm()
-
-
-def keep_clocks(model: nn.Module, first_tokens: tuple[int, int]) -> None:
-    """Keeps what the clocks are made of out of the gradient; weight decay still shrinks it, by a tenth in a whole run.
-
-    Single frames, which come first in training, have no use for them, and would make something else of them.
-    """
-    attention, projection = model.language_model.layers[0].self_attn, model.multi_modal_projector.linear_2
-    heads = [slice(head * attention.head_dim, (head + 1) * attention.head_dim) for head in CLOCK_HALVES]
-    embeddings = model.language_model.embed_tokens.weight
-    kept = [
-        (each, rows)
-        for rows in heads
-        for layer in (attention.q_proj, attention.k_proj, attention.v_proj)
-        for each in (layer.weight, layer.bias)
-    ]
-    kept += [(attention.o_proj.weight, (slice(None), columns)) for columns in heads]
-    kept += [(projection.weight, slice(2)), (projection.bias, slice(2))]
-    kept += [(embeddings, (slice(None), slice(2))), *((embeddings, token) for token in first_tokens)]
-    for parameter, part in kept:
-        changes = torch.ones_like(parameter)
-        changes[part] = 0
-        parameter.register_hook(lambda gradient, changes=changes: gradient * changes)
 
 
 def _frequencies(count: int) -> Tensor:

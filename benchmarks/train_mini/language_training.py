@@ -16,11 +16,11 @@ from transformers import LlavaOnevisionForConditionalGeneration, Qwen2Tokenizer
 from benchmarks.video_questions import Question, Scene, ask, visible_objects
 
 from .answering import answer
+from .clocks import keep_clocks
 from .conversations import NO_ANSWER, beginning_tokens, first_tokens, joined, question_tokens, tokens_before_video
 from .evaluation import evaluate
 from .feature_cache import FeatureCache
 from .grounding import ground
-from .initial_weights import keep_clocks
 from .pointing import HIGH_LAYER, LAYERS, FindingHeads, Names, pointers, pointing_loss
 from .recipe import LanguageRecipe
 from .tracking import POOLED_GRID, TrackingHeads, look_back_loss, track_targets
@@ -53,7 +53,7 @@ def train_language(
 ) -> None:
     """Trains the learner, or goes on with the state in the folder."""
     device = next(learner.parameters()).device
-    before_video, names = tokens_before_video(tokenizer).to(device), Names(tokenizer)
+    before_video, names = tokens_before_video(tokenizer).to(device), Names(tokenizer, device)
     keep_clocks(learner.model.model, first_tokens(tokenizer))
 
     def loss_of(batch: dict) -> tuple[Tensor, dict[str, float]]:

@@ -14,8 +14,9 @@ from transformers import (
 
 from benchmarks.video_questions import SIDE
 
+from .clocks import start_with_clocks
 from .conversations import first_tokens
-from .initial_weights import start_like_a_convolution, start_with_clocks, start_with_matching
+from .initial_weights import start_like_a_convolution, start_with_matching
 from .prompt_format import CHAT_TEMPLATE
 from .recipe import Shape
 

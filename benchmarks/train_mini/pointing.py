@@ -50,15 +50,13 @@ class Pointer:
 
     Attributes:
         text: the beginning.
-        high, low, middle: (T,) bool, where the layers are to look; all false for anywhere.
+        looks: where layers are to look, (T,) bool each; layers that may look anywhere are left out.
         colour, fate, count: classes, or UNASKED. place: x and y; way: how far it went to the right and down, in frame
             sides; when: the time of its fate. UNKNOWN where they are not asked for.
     """
 
     text: str
-    high: Tensor
-    low: Tensor
-    middle: Tensor
+    looks: dict[int, Tensor]
     colour: int = UNASKED
     fate: int = UNASKED
     count: int = UNASKED
@@ -95,10 +93,6 @@ class FindingHeads(nn.Module):
 
 def pointers(scene: Scene, times: np.ndarray, tracks: TrackTargets) -> list[Pointer]:
     """Names every object of a scene that the frames at these times show, in every way."""
-    nowhere = torch.zeros_like(tracks.owner, dtype=torch.bool)
-    last_frame = nowhere.clone()
-    last_frame[LAST_FRAME] = True
-    shapes = [thing.shape for thing in scene.objects]
     seen_at = [{index: (colour, x, y) for index, colour, x, y, _ in visible_objects(scene, time)} for time in times]
     found = []
     for index, thing in enumerate(scene.objects):
@@ -106,66 +100,47 @@ def pointers(scene: Scene, times: np.ndarray, tracks: TrackTargets) -> list[Poin
         shown = tracks.owner == index
         if not views or not shown.any():
             continue
-        first, last = views[0][1], views[-1][1]
-        if thing.brief:
-            if len(times) == 1:
-                continue
-            text = "What colour is the object that appears only for a moment"
-            # All that came late, less what is still there.
-            came_late, new = tracks.is_late > 0, tracks.is_new > 0
-            colour = COLOURS_IN_ORDER.index(first[0])
-            found.append(Pointer(text, came_late & last_frame, nowhere, came_late & new, colour=colour))
-            continue
-        fate, when = _fate(thing, views, times)
-        way = tuple((after - before) / SIDE for before, after in zip(first[1:], last[1:]))
-        alike = shown & (tracks.colour == tracks.first_colour)
-        last_seen = max(frame for frame, view in enumerate(seen_at) if index in view)
-        last_shown = shown.clone()
-        last_shown[: last_seen * POOLED_GRID**2] = False
-        names = [(f"{thing.colour} {thing.shape}", alike)] + [(thing.shape, shown)] * (shapes.count(thing.shape) == 1)
-        for name, low in names:
-            colour = COLOURS_IN_ORDER.index(last[0])
-            found.append(
-                Pointer(f"the {name}", last_shown, low, nowhere, colour=colour, fate=fate, way=way, when=when)
-            )
-            for (moment, frame), view in zip(MOMENTS, (seen_at[0], seen_at[-1])):
-                if index in view and thing.keeps_name:
-                    there = nowhere.clone()
-                    there[frame] = shown[frame]
-                    place = tuple(each / SIDE for each in view[index][1:])
-                    found.append(Pointer(f"Where is the {name} {moment}", there, nowhere, nowhere, place=place))
+        if not thing.brief:
+            found += _to_object(scene, index, views, times, shown, tracks)
+        elif len(times) > 1:
+            found.append(_to_what_is_gone(views[0][1][0], tracks))
+    shapes = [thing.shape for thing in scene.objects]
     for shape in sorted(set(shapes)):
         count = sum(shapes[index] == shape for index in {index for view in seen_at for index in view})
-        found.append(
-            Pointer(f"How many {plural(shape)}", last_frame, nowhere, nowhere, count=min(count, MOST_OF_A_SHAPE))
-        )
+        looks = {HIGH_LAYER: _within(torch.ones_like(tracks.owner, dtype=torch.bool), LAST_FRAME)}
+        found.append(Pointer(f"How many {plural(shape)}", looks, count=min(count, MOST_OF_A_SHAPE)))
     return found
 
 
 def pointing_loss(looks: dict[int, Tensor], pointers: list[Pointer]) -> Tensor:
     """How little of the attention of P beginnings to the video, (P, T) by layer, goes where it should."""
     loss = looks[LOW_LAYER].new_zeros(())
-    for layer, name in ((LOW_LAYER, "low"), (MIDDLE_LAYER, "middle"), (HIGH_LAYER, "high")):
-        wanted = torch.stack([getattr(pointer, name) for pointer in pointers])
-        loss = loss + _missed(looks[layer], wanted.to(looks[layer].device))
+    for layer in (LOW_LAYER, MIDDLE_LAYER, HIGH_LAYER):
+        rows = [row for row, pointer in enumerate(pointers) if layer in pointer.looks]
+        if rows:
+            wanted = torch.stack([pointers[row].looks[layer] for row in rows])
+            loss = loss + _missed(looks[layer][rows], wanted.to(loss.device))
     return loss
 
 
 class Names:
     """Finds what questions name: objects, kinds of object and moments."""
 
-    def __init__(self, tokenizer: Qwen2Tokenizer):
+    def __init__(self, tokenizer: Qwen2Tokenizer, device: torch.device):
+        def last_tokens(*texts: str) -> Tensor:
+            return torch.tensor([tokenizer(text).input_ids[-1] for text in texts], device=device)
+
         words = (*SHAPES, *map(plural, SHAPES), "object", "moment", "beginning", "end")
-        self.names = torch.tensor([tokenizer(f" {word}").input_ids[-1] for word in words])
-        self.options = torch.tensor([tokenizer(f" {letter}").input_ids[-1] for letter in LETTERS])
-        self.letters = torch.tensor([tokenizer(letter).input_ids[-1] for letter in LETTERS])
+        self._names = last_tokens(*(f" {word}" for word in words))
+        self._options = last_tokens(*(f" {letter}" for letter in LETTERS))
+        self._letters = last_tokens(*LETTERS)
 
     def asking_loss(self, looks: dict[int, Tensor], questions: QuestionTokens) -> Tensor:
         """How little of the attention of questions to themselves, (Q, L) by layer, goes to what they name.
 
         In the upper layer it is to go to the right option alone, if the options name something.
         """
-        named = torch.isin(questions.ids, self.names.to(questions.ids.device))
+        named = torch.isin(questions.ids, self._names)
         chosen = named & self._in_right_option(questions)
         wanted = torch.where(chosen.any(1, keepdim=True), chosen, named)
         lower, upper = ANSWER_LAYERS
@@ -173,18 +148,57 @@ class Names:
 
     def _in_right_option(self, questions: QuestionTokens) -> Tensor:
         """(Q, L) bool: from the letter that is the answer to the next one."""
-        ids = questions.ids
-        options, letters = self.options.to(ids.device), self.letters.to(ids.device)
         # Which option each token belongs to: letters stand in order.
-        number = (ids.unsqueeze(-1) == options).any(-1).cumsum(1) - 1
-        answer = (questions.answers[:, :1] == letters).long()
-        right = torch.where(answer.any(1), answer.argmax(1), len(letters))
+        number = (questions.ids.unsqueeze(-1) == self._options).any(-1).cumsum(1) - 1
+        answer = (questions.answers[:, :1] == self._letters).long()
+        right = torch.where(answer.any(1), answer.argmax(1), len(LETTERS))
         return number == right.unsqueeze(1)
 
 
 def plural(shape: str) -> str:
     """Several of them."""
     return f"{shape}es" if shape.endswith("s") else f"{shape}s"
+
+
+def _to_object(
+    scene: Scene, index: int, views: list, times: np.ndarray, shown: Tensor, tracks: TrackTargets
+) -> list[Pointer]:
+    """By colour and shape, and by the shape alone where no other object has it; at a moment, and at last."""
+    thing = scene.objects[index]
+    first, (last_time, last) = views[0][1], views[-1]
+    fate, when = _fate(thing, views, times)
+    way = tuple((after - before) / SIDE for before, after in zip(first[1:], last[1:]))
+    last_seen = int(np.flatnonzero(times == last_time)[0]) * POOLED_GRID**2
+    last_shown = _within(shown, slice(last_seen, None))
+    names = {f"{thing.colour} {thing.shape}": shown & (tracks.colour == tracks.first_colour)}
+    if [other.shape for other in scene.objects].count(thing.shape) == 1:
+        names[thing.shape] = shown
+    found = []
+    for name, looks_like_it in names.items():
+        looks = {LOW_LAYER: looks_like_it, HIGH_LAYER: last_shown}
+        colour = COLOURS_IN_ORDER.index(last[0])
+        found.append(Pointer(f"the {name}", looks, colour=colour, fate=fate, way=way, when=when))
+        for (moment, frame), time, (seen_time, view) in zip(MOMENTS, times[[0, -1]], (views[0], views[-1])):
+            if seen_time == time and thing.keeps_name:
+                looks = {HIGH_LAYER: _within(shown, frame)}
+                place = tuple(each / SIDE for each in view[1:])
+                found.append(Pointer(f"Where is the {name} {moment}", looks, place=place))
+    return found
+
+
+def _to_what_is_gone(colour: str, tracks: TrackTargets) -> Pointer:
+    """All that came late, less what is still there: the first is for the middle layer, the second for the high one."""
+    came_late = tracks.is_late > 0
+    looks = {MIDDLE_LAYER: came_late & (tracks.is_new > 0), HIGH_LAYER: _within(came_late, LAST_FRAME)}
+    text = "What colour is the object that appears only for a moment"
+    return Pointer(text, looks, colour=COLOURS_IN_ORDER.index(colour))
+
+
+def _within(tokens: Tensor, part: slice) -> Tensor:
+    """Those of the tokens, (T,) bool, that lie in a part of the video."""
+    inside = torch.zeros_like(tokens)
+    inside[part] = tokens[part]
+    return inside
 
 
 def _fate(thing, views: list, times: np.ndarray) -> tuple[int, float]:
