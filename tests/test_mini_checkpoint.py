@@ -46,21 +46,21 @@ def test_it_answers_from_all_tokens(right):
     assert right[FULL.name] >= 0.7 * asked
 
 
-def test_a_tenth_of_the_tokens_gives_nearly_as_many_right_answers(right):
-    """With the setting that was best among those of `benchmarks.accuracy`, on the clips there."""
+def test_cosine_merging_keeps_95_percent_of_the_right_answers(right):
+    """The setting that was best among those of `benchmarks.accuracy`, on the clips there."""
     right, _ = right
     assert right[AOT_COSINE.name] >= 0.95 * right[FULL.name]
 
 
-def test_the_papers_defaults_give_most_of_them(right):
-    """93 % on these clips, 97 % on those of `benchmarks.accuracy`; the README says what does badly."""
+def test_the_papers_defaults_keep_most_of_them(right):
+    """The aim is 95 % here too. It is 93 % on these clips, 97 % on those of `benchmarks.accuracy`."""
     right, _ = right
     assert right[AOT.name] >= 0.92 * right[FULL.name]
 
 
 def test_random_tokens_are_much_worse(right):
     right, asked = right
-    assert right[RANDOM.name] <= right[AOT.name] - 0.04 * asked
+    assert right[RANDOM.name] <= right[AOT.name] - 0.05 * asked
     assert right[RANDOM.name] <= right[AOT_COSINE.name] - 0.08 * asked
 
 
