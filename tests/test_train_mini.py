@@ -41,13 +41,21 @@ TINY = Recipe(
         held_out_scenes=1,
         held_out_frames_a_scene=1,
     ),
-    features=FeatureRecipe(clips=4, frames=4, long_clips=1, long_frames=6, held_out_clips=1, final_clips=1),
+    features=FeatureRecipe(
+        clips=4, frames=4, long_clips=1, long_frames=6, finish_clips=1, held_out_clips=1, final_clips=1
+    ),
     language=LanguageRecipe(
         schedule=Schedule(
             steps=12, peak_learning_rate=1e-2, warmup_steps=1, evaluate_every=12, matrix_learning_rate=0.02
         ),
         tokens_a_step=784,
         frame_counts=((0.5, ((2, 1),)), (0.8, ((4, 1), (6, 1))), (1.0, ((2, 1),))),
+    ),
+    finish=LanguageRecipe(
+        schedule=Schedule(steps=6, peak_learning_rate=1e-2, warmup_steps=1, evaluate_every=6),
+        tokens_a_step=784,
+        frame_counts=((1.0, ((2, 1),)),),
+        largest_mixture=0.5,
     ),
 )
 

@@ -1,7 +1,7 @@
 """The second phase: projector, newline and language model learn to answer, on the frozen tower's cached output.
 
 Always with all video tokens of the frames; how many frames, and how far apart the positions of the tokens are, differs
-from step to step, so that the model does not count on a certain number of tokens.
+from step to step, so that the model does not count on a certain number of tokens. At the finish, with noise on them.
 """
 
 from functools import partial
@@ -16,13 +16,13 @@ from transformers import LlavaOnevisionForConditionalGeneration, Qwen2Tokenizer
 from benchmarks.video_questions import Question, Scene, ask, visible_objects
 
 from .answering import answer
-from .clocks import keep_clocks
-from .conversations import NO_ANSWER, beginning_tokens, first_tokens, joined, question_tokens, tokens_before_video
+from .conversations import NO_ANSWER, beginning_tokens, joined, question_tokens, tokens_before_video
 from .evaluation import evaluate
 from .feature_cache import FeatureCache
 from .grounding import ground
 from .pointing import HIGH_LAYER, LAYERS, FindingHeads, Names, pointers, pointing_loss
 from .recipe import LanguageRecipe
+from .token_mixing import draw_mixing
 from .tracking import POOLED_GRID, TrackingHeads, look_back_loss, track_targets
 from .training_loop import train
 
@@ -43,6 +43,7 @@ class LanguageLearner(nn.Module):
 
 
 def train_language(
+    name: str,
     learner: LanguageLearner,
     tokenizer: Qwen2Tokenizer,
     caches: list[FeatureCache],
@@ -51,10 +52,9 @@ def train_language(
     seed: int,
     state_folder: Path,
 ) -> None:
-    """Trains the learner, or goes on with the state in the folder."""
+    """Trains the learner, or goes on with the state of the phase of this name in the folder."""
     device = next(learner.parameters()).device
     before_video, names = tokens_before_video(tokenizer).to(device), Names(tokenizer, device)
-    keep_clocks(learner.model.model, first_tokens(tokenizer))
 
     def loss_of(batch: dict) -> tuple[Tensor, dict[str, float]]:
         questions = batch["questions"].to(device)
@@ -67,6 +67,7 @@ def train_language(
             batch["position_scale"].to(device),
             look_layers=LAYERS,
             tracking_tokens=tuple((track.owner >= 0).nonzero()[:, 0].to(device) for track in batch["tracks"]),
+            mixing=batch["mixing"].to(device),
         )
         is_asked = questions.answers[:, 0] != NO_ANSWER
         word, end = (
@@ -91,7 +92,7 @@ def train_language(
         return evaluate(learner.model, tokenizer, held_out)["accuracy"]
 
     draw = partial(draw_batch, caches, tokenizer, recipe, seed)
-    train("language", learner, draw, loss_of, recipe.schedule, state_folder, held_out_accuracy, workers=0)
+    train(name, learner, draw, loss_of, recipe.schedule, state_folder, held_out_accuracy, workers=0)
 
 
 def draw_batch(
@@ -122,6 +123,7 @@ def draw_batch(
     scales = np.where(draw.random(count) < recipe.unscaled_share, 1.0, scales)
     return {
         "features": torch.stack(features),
+        "mixing": draw_mixing(draw, count, num_frames, POOLED_GRID**2, recipe.largest_mixture),
         "tracks": tracks,
         "pointers": pointing,
         "questions": joined(questions),

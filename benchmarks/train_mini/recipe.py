@@ -45,12 +45,19 @@ class VisionRecipe:
 
 @dataclass(frozen=True)
 class FeatureRecipe:
-    """Clips whose tower output is cached while the language model learns."""
+    """Clips whose tower output is cached while the language model learns.
+
+    Attributes:
+        clips, frames: those of which there are most, and their frames.
+        long_clips, long_frames: longer ones; held-out clips are as long.
+        finish_clips: other long ones, which take their place at the finish.
+    """
 
     clips: int = 1700
     frames: int = 8
     long_clips: int = 300
     long_frames: int = 16
+    finish_clips: int = 700
     held_out_clips: int = 40
     final_clips: int = 160
 
@@ -68,6 +75,7 @@ class LanguageRecipe:
         pointing_weight: of the training-only loss on where names of objects and answers look, see `pointing`.
         finding_weight: of the training-only loss on what names of objects find there.
         grounding_questions: (until this share of the run, further questions a clip), see `grounding`.
+        largest_mixture: of a video token and another one, see `token_mixing`.
     """
 
     schedule: Schedule = Schedule(
@@ -86,6 +94,17 @@ class LanguageRecipe:
     pointing_weight: float = 0.3
     finding_weight: float = 0.5
     grounding_questions: tuple = ((0.5, 8), (0.85, 6), (1.0, 2))
+    largest_mixture: float = 0.0
+
+
+FINISH = LanguageRecipe(
+    schedule=Schedule(
+        steps=2800, peak_learning_rate=7e-4, warmup_steps=60, evaluate_every=250, matrix_learning_rate=0.005
+    ),
+    frame_counts=((1.0, ((4, 1), (8, 2), (16, 3))),),
+    grounding_questions=((1.0, 2),),
+    largest_mixture=0.6,
+)
 
 
 @dataclass(frozen=True)
@@ -107,13 +126,19 @@ class Shape:
 
 @dataclass(frozen=True)
 class Recipe:
-    """The whole run."""
+    """The whole run.
+
+    Attributes:
+        language: from single frames to clips.
+        finish: the same goes on with more long clips, and with noise.
+    """
 
     seed: int = 0
     shape: Shape = field(default_factory=Shape)
     vision: VisionRecipe = field(default_factory=VisionRecipe)
     features: FeatureRecipe = field(default_factory=FeatureRecipe)
     language: LanguageRecipe = field(default_factory=LanguageRecipe)
+    finish: LanguageRecipe = FINISH
 
     def as_dict(self) -> dict:
         """Everything, as JSON takes it."""

@@ -1,6 +1,7 @@
 """The whole run: vision tower, cached features, language model, checkpoint."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from benchmarks.video_questions import ask, make_scene
 from benchmarks.video_questions.vocabulary import HELD_OUT_LOOKS
 
 from .attention_check import attention_on_objects
+from .clocks import keep_clocks
+from .conversations import first_tokens
 from .evaluation import evaluate
 from .export import check_output, export
 from .feature_cache import FeatureCache, feature_cache
@@ -31,6 +34,7 @@ from .vision_pretraining import PretrainedTower, pretrain_vision
 VISION_SEED = 0
 CLIP_SEED = 1_000_000
 LONG_CLIP_SEED = 2_000_000
+FINISH_CLIP_SEED = 4_000_000
 TOKENIZER_SEEDS = range(3_000_000, 3_000_500)
 HELD_OUT_VISION_SEED = 10_000_000
 HELD_OUT_SEED = 11_000_000
@@ -102,22 +106,22 @@ def _language_phase(
     """Leaves the model as the state has it, and returns the number of steps that it learnt."""
     learner = LanguageLearner(model).to(model.device)
     if not export_only:
+        keep_clocks(model.model, first_tokens(tokenizer))
         sizes, tower = recipe.features, model.model.vision_tower
-        caches = [
-            feature_cache(state / "clips.npy", tower, "train", CLIP_SEED, sizes.clips, sizes.frames, min(1, workers)),
-            feature_cache(
-                state / "long.npy",
-                tower,
-                "train",
-                LONG_CLIP_SEED,
-                sizes.long_clips,
-                sizes.long_frames,
-                min(1, workers),
-            ),
-        ]
+        cached = partial(feature_cache, vision_tower=tower, split="train", workers=min(1, workers))
+        clips = cached(state / "clips.npy", first_seed=CLIP_SEED, num_clips=sizes.clips, num_frames=sizes.frames)
+        long, finish = (
+            cached(state / f"{name}.npy", first_seed=seed, num_clips=count, num_frames=sizes.long_frames)
+            for name, seed, count in (
+                ("long", LONG_CLIP_SEED, sizes.long_clips),
+                ("finish", FINISH_CLIP_SEED, sizes.finish_clips),
+            )
+        )
         held_out = _held_out(recipe, tower, state / "held_out.npy", HELD_OUT_SEED, sizes.held_out_clips, workers)
-        train_language(learner, tokenizer, caches, held_out, recipe.language, recipe.seed, state)
-    return load_state(state / "language.pt", learner)
+        learn = partial(train_language, learner=learner, tokenizer=tokenizer, held_out=held_out, state_folder=state)
+        learn("language", caches=[clips, long], recipe=recipe.language, seed=recipe.seed)
+        learn("finish", caches=[clips, finish], recipe=recipe.finish, seed=recipe.seed + 1)
+    return sum(load_state(state / f"{name}.pt", learner) for name in ("language", "finish"))
 
 
 def _export(
