@@ -6,6 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors import safe_open
 from transformers import AutoTokenizer, LlavaOnevisionForConditionalGeneration, LlavaOnevisionProcessor
 
@@ -20,6 +22,7 @@ from benchmarks.train_mini.patch_targets import patch_targets
 from benchmarks.train_mini.pointing import ANSWER_LAYERS, LAYERS, Names
 from benchmarks.train_mini.recipe import FeatureRecipe, LanguageRecipe, Recipe, Schedule, Shape, VisionRecipe
 from benchmarks.train_mini.run import run
+from benchmarks.train_mini.token_mixing import draw_mixing
 from benchmarks.train_mini.tokenizer import build_tokenizer
 from benchmarks.train_mini.tracking import TRACKING_HEAD, TRACKING_LAYER, look_back_loss, track_targets
 from benchmarks.video_questions import Question, ask, make_scene, object_map, render_clip, visible_objects
@@ -213,6 +216,27 @@ def test_the_upper_layer_is_to_look_at_what_the_right_option_names(tokenizer, an
     assert names.asking_loss(halved, tokens).item() == pytest.approx(2 * np.log(2), abs=1e-3)
 
 
+@given(clips=st.integers(1, 3), frames=st.integers(1, 4), tokens=st.integers(1, 6), seed=st.integers(0, 99))
+def test_mixing_gives_every_token_the_share_of_one_other_of_its_frame(clips, frames, tokens, seed):
+    mixing = draw_mixing(np.random.default_rng(seed), clips, frames, tokens, largest_share=0.6)
+    video = torch.randn(clips, frames * tokens, 5, generator=torch.Generator().manual_seed(seed))
+    mixed = mixing.of(video)
+    for clip, share in enumerate(mixing.share.tolist()):
+        assert 0 <= share <= 0.6
+        partners = mixing.partner[clip].view(frames, tokens)
+        for frame in range(frames):
+            assert partners[frame].sort().values.tolist() == list(range(frame * tokens, (frame + 1) * tokens))
+        for token, partner in enumerate(mixing.partner[clip].tolist()):
+            expected = (1 - share) * video[clip, token] + share * video[clip, partner]
+            torch.testing.assert_close(mixed[clip, token], expected)
+
+
+def test_tokens_that_are_not_to_be_mixed_stay_as_they_are_bit_for_bit():
+    mixing = draw_mixing(np.random.default_rng(0), 2, 2, 6, largest_share=0.0)
+    video = torch.randn(2, 12, 5, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(mixing.of(video), video)
+
+
 # --- questions for training alone --------------------------------------------------------------------------------
 
 
@@ -287,28 +311,28 @@ def test_looking_back_costs_nothing_where_all_attention_is_on_the_first_sight_of
 # --- the run -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("phase", ["vision", "language"])
+@pytest.mark.parametrize("phase", ["vision", "language", "finish"])
 def test_a_few_steps_lower_the_loss(trained, phase):
     losses = [line["loss"] for line in _log(trained / "state") if line.get("phase") == phase and "loss" in line]
     assert len(losses) == getattr(TINY, phase).schedule.steps
     assert np.mean(losses[-2:]) < np.mean(losses[:2])
 
 
-def test_a_run_that_was_interrupted_in_both_phases_ends_like_one_that_was_not(trained, tmp_path, monkeypatch):
+def test_a_run_that_was_interrupted_in_every_phase_ends_like_one_that_was_not(trained, tmp_path, monkeypatch):
     steps = iter(range(100))
 
-    def interrupt_twice(schedule, step):
-        if next(steps) in (2, 6):
+    def interrupt_thrice(schedule, step):
+        if next(steps) in (2, 6, 20):
             raise _InterruptedError
         return rate_share(schedule, step)
 
     rate_share = training_loop.rate_share
-    monkeypatch.setattr(training_loop, "rate_share", interrupt_twice)
-    for _ in range(2):
+    monkeypatch.setattr(training_loop, "rate_share", interrupt_thrice)
+    for _ in range(3):
         with pytest.raises(_InterruptedError):
             run(TINY, tmp_path / "state", tmp_path / "checkpoint", "cpu", workers=0)
     run(TINY, tmp_path / "state", tmp_path / "checkpoint", "cpu", workers=0)
-    for phase in ("vision", "language"):
+    for phase in ("vision", "language", "finish"):
         expected, found = _weights(trained / "state", phase), _weights(tmp_path / "state", phase)
         assert all(torch.equal(expected[name], found[name]) for name in expected)
 
