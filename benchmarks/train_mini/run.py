@@ -25,7 +25,7 @@ from .language_training import LanguageLearner, train_language
 from .model import build_model
 from .model_card import model_card
 from .optimizers import require_muon
-from .recipe import Recipe
+from .recipe import FeatureRecipe, Recipe
 from .tokenizer import build_tokenizer
 from .training_loop import append_log, load_state
 from .vision_pretraining import PretrainedTower, pretrain_vision
@@ -107,21 +107,25 @@ def _language_phase(
     learner = LanguageLearner(model).to(model.device)
     if not export_only:
         keep_clocks(model.model, first_tokens(tokenizer))
-        sizes, tower = recipe.features, model.model.vision_tower
-        cached = partial(feature_cache, vision_tower=tower, split="train", workers=min(1, workers))
-        clips = cached(state / "clips.npy", first_seed=CLIP_SEED, num_clips=sizes.clips, num_frames=sizes.frames)
-        long, finish = (
-            cached(state / f"{name}.npy", first_seed=seed, num_clips=count, num_frames=sizes.long_frames)
-            for name, seed, count in (
-                ("long", LONG_CLIP_SEED, sizes.long_clips),
-                ("finish", FINISH_CLIP_SEED, sizes.finish_clips),
-            )
-        )
-        held_out = _held_out(recipe, tower, state / "held_out.npy", HELD_OUT_SEED, sizes.held_out_clips, workers)
+        tower, count = model.model.vision_tower, recipe.features.held_out_clips
+        clips, long, finish = _training_clips(recipe.features, tower, state, workers)
+        held_out = _held_out(recipe, tower, state / "held_out.npy", HELD_OUT_SEED, count, workers)
         learn = partial(train_language, learner=learner, tokenizer=tokenizer, held_out=held_out, state_folder=state)
         learn("language", caches=[clips, long], recipe=recipe.language, seed=recipe.seed)
         learn("finish", caches=[clips, finish], recipe=recipe.finish, seed=recipe.seed + 1)
     return sum(load_state(state / f"{name}.pt", learner) for name in ("language", "finish"))
+
+
+def _training_clips(sizes: FeatureRecipe, vision_tower: nn.Module, state: Path, workers: int) -> list[FeatureCache]:
+    uses = (
+        ("clips", CLIP_SEED, sizes.clips, sizes.frames),
+        ("long", LONG_CLIP_SEED, sizes.long_clips, sizes.long_frames),
+        ("finish", FINISH_CLIP_SEED, sizes.finish_clips, sizes.long_frames),
+    )
+    return [
+        feature_cache(state / f"{name}.npy", vision_tower, "train", seed, count, frames, min(1, workers))
+        for name, seed, count, frames in uses
+    ]
 
 
 def _export(
