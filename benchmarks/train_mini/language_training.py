@@ -123,7 +123,7 @@ def draw_batch(
     scales = np.where(draw.random(count) < recipe.unscaled_share, 1.0, scales)
     return {
         "features": torch.stack(features),
-        "mixing": draw_mixing(draw, count, num_frames, POOLED_GRID**2, recipe.largest_mixture),
+        "mixing": draw_mixing(draw, count, num_frames, POOLED_GRID, recipe.largest_mixture, recipe.mixes_nearby),
         "tracks": tracks,
         "pointers": pointing,
         "questions": joined(questions),

@@ -75,7 +75,7 @@ class LanguageRecipe:
         pointing_weight: of the training-only loss on where names of objects and answers look, see `pointing`.
         finding_weight: of the training-only loss on what names of objects find there.
         grounding_questions: (until this share of the run, further questions a clip), see `grounding`.
-        largest_mixture: of a video token and another one, see `token_mixing`.
+        largest_mixture, mixes_nearby: of video tokens with others, see `token_mixing`.
     """
 
     schedule: Schedule = Schedule(
@@ -95,6 +95,7 @@ class LanguageRecipe:
     finding_weight: float = 0.5
     grounding_questions: tuple = ((0.5, 8), (0.85, 6), (1.0, 2))
     largest_mixture: float = 0.0
+    mixes_nearby: bool = False
 
 
 FINISH = LanguageRecipe(
@@ -104,6 +105,15 @@ FINISH = LanguageRecipe(
     frame_counts=((1.0, ((4, 1), (8, 2), (16, 3))),),
     grounding_questions=((1.0, 2),),
     largest_mixture=0.6,
+)
+LAST = LanguageRecipe(
+    schedule=Schedule(
+        steps=1900, peak_learning_rate=6e-4, warmup_steps=40, evaluate_every=250, matrix_learning_rate=0.004
+    ),
+    frame_counts=((1.0, ((4, 1), (8, 3), (16, 3))),),
+    grounding_questions=((1.0, 2),),
+    largest_mixture=0.75,
+    mixes_nearby=True,
 )
 
 
@@ -139,6 +149,7 @@ class Recipe:
     features: FeatureRecipe = field(default_factory=FeatureRecipe)
     language: LanguageRecipe = field(default_factory=LanguageRecipe)
     finish: LanguageRecipe = FINISH
+    last: LanguageRecipe = LAST
 
     def as_dict(self) -> dict:
         """Everything, as JSON takes it."""

@@ -113,7 +113,8 @@ def _language_phase(
         learn = partial(train_language, learner=learner, tokenizer=tokenizer, held_out=held_out, state_folder=state)
         learn("language", caches=[clips, long], recipe=recipe.language, seed=recipe.seed)
         learn("finish", caches=[clips, finish], recipe=recipe.finish, seed=recipe.seed + 1)
-    return sum(load_state(state / f"{name}.pt", learner) for name in ("language", "finish"))
+        learn("last", caches=[clips, finish], recipe=recipe.last, seed=recipe.seed + 2)
+    return sum(load_state(state / f"{name}.pt", learner) for name in ("language", "finish", "last"))
 
 
 def _training_clips(sizes: FeatureRecipe, vision_tower: nn.Module, state: Path, workers: int) -> list[FeatureCache]:
