@@ -20,7 +20,7 @@ from benchmarks.train_mini.model import build_model, build_processor, normalise,
 from benchmarks.train_mini.options import parse_options
 from benchmarks.train_mini.patch_targets import patch_targets
 from benchmarks.train_mini.pointing import ANSWER_LAYERS, LAYERS, Names
-from benchmarks.train_mini.recipe import FeatureRecipe, LanguageRecipe, Recipe, Schedule, Shape, VisionRecipe
+from benchmarks.train_mini.recipe import FeatureRecipe, LanguageStage, Recipe, Schedule, Shape, VisionRecipe
 from benchmarks.train_mini.run import run
 from benchmarks.train_mini.token_mixing import draw_mixing
 from benchmarks.train_mini.tokenizer import build_tokenizer
@@ -45,22 +45,29 @@ TINY = Recipe(
         held_out_frames_a_scene=1,
     ),
     features=FeatureRecipe(
-        clips=4, frames=4, long_clips=1, long_frames=6, finish_clips=1, held_out_clips=1, final_clips=1
+        clips=4, frames=4, long_clips=1, long_frames=6, further_clips=1, held_out_clips=1, final_clips=1
     ),
-    language=LanguageRecipe(
-        schedule=Schedule(
-            steps=12, peak_learning_rate=1e-2, warmup_steps=1, evaluate_every=12, matrix_learning_rate=0.02
+    language=(
+        LanguageStage(
+            schedule=Schedule(
+                steps=12, peak_learning_rate=1e-2, warmup_steps=1, evaluate_every=12, matrix_learning_rate=0.02
+            ),
+            tokens_a_step=784,
+            frame_counts=((0.5, ((2, 1),)), (0.8, ((4, 1), (6, 1))), (1.0, ((2, 1),))),
+            grounding_questions=((0.5, 8), (0.85, 6), (1.0, 2)),
         ),
-        tokens_a_step=784,
-        frame_counts=((0.5, ((2, 1),)), (0.8, ((4, 1), (6, 1))), (1.0, ((2, 1),))),
-    ),
-    finish=LanguageRecipe(
-        schedule=Schedule(steps=6, peak_learning_rate=1e-2, warmup_steps=1, evaluate_every=6),
-        tokens_a_step=784,
-        frame_counts=((1.0, ((2, 1),)),),
-        largest_mixture=0.5,
+        LanguageStage(
+            schedule=Schedule(steps=6, peak_learning_rate=1e-2, warmup_steps=1, evaluate_every=6),
+            tokens_a_step=784,
+            frame_counts=((1.0, ((2, 1),)),),
+            grounding_questions=((1.0, 2),),
+            sees_further_clips=True,
+            largest_mixture=0.5,
+            mixes_nearby=True,
+        ),
     ),
 )
+PHASES = {"vision": TINY.vision, "language_1": TINY.language[0], "language_2": TINY.language[1]}
 
 
 @pytest.fixture(scope="module")
@@ -216,24 +223,37 @@ def test_the_upper_layer_is_to_look_at_what_the_right_option_names(tokenizer, an
     assert names.asking_loss(halved, tokens).item() == pytest.approx(2 * np.log(2), abs=1e-3)
 
 
-@given(clips=st.integers(1, 3), frames=st.integers(1, 4), tokens=st.integers(1, 6), seed=st.integers(0, 99))
-def test_mixing_gives_every_token_the_share_of_one_other_of_its_frame(clips, frames, tokens, seed):
-    mixing = draw_mixing(np.random.default_rng(seed), clips, frames, tokens, largest_share=0.6)
-    video = torch.randn(clips, frames * tokens, 5, generator=torch.Generator().manual_seed(seed))
+@given(
+    clips=st.integers(1, 3),
+    frames=st.integers(1, 4),
+    grid=st.integers(1, 5),
+    nearby=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_mixing_gives_every_token_the_share_of_another_one(clips, frames, grid, nearby, seed):
+    """Anywhere in its frame, each being another's partner once; or at most two rows, two columns and a frame away."""
+    mixing = draw_mixing(np.random.default_rng(seed), clips, frames, grid, 0.6, nearby)
+    video = torch.randn(clips, frames * grid**2, 5, generator=torch.Generator().manual_seed(seed))
     mixed = mixing.of(video)
     for clip, share in enumerate(mixing.share.tolist()):
         assert 0 <= share <= 0.6
-        partners = mixing.partner[clip].view(frames, tokens)
-        for frame in range(frames):
-            assert partners[frame].sort().values.tolist() == list(range(frame * tokens, (frame + 1) * tokens))
         for token, partner in enumerate(mixing.partner[clip].tolist()):
             expected = (1 - share) * video[clip, token] + share * video[clip, partner]
             torch.testing.assert_close(mixed[clip, token], expected)
+            (frame, place), (of_frame, of_place) = divmod(token, grid**2), divmod(partner, grid**2)
+            if nearby:
+                assert abs(frame - of_frame) <= 1
+                assert all(abs(a - b) <= 2 for a, b in zip(divmod(place, grid), divmod(of_place, grid)))
+            else:
+                assert frame == of_frame
+        if not nearby:
+            assert mixing.partner[clip].sort().values.tolist() == list(range(frames * grid**2))
 
 
-def test_tokens_that_are_not_to_be_mixed_stay_as_they_are_bit_for_bit():
-    mixing = draw_mixing(np.random.default_rng(0), 2, 2, 6, largest_share=0.0)
-    video = torch.randn(2, 12, 5, generator=torch.Generator().manual_seed(0))
+@pytest.mark.parametrize("nearby", [False, True])
+def test_tokens_that_are_not_to_be_mixed_stay_as_they_are_bit_for_bit(nearby):
+    mixing = draw_mixing(np.random.default_rng(0), 2, 2, 3, 0.0, nearby)
+    video = torch.randn(2, 18, 5, generator=torch.Generator().manual_seed(0))
     assert torch.equal(mixing.of(video), video)
 
 
@@ -311,10 +331,10 @@ def test_looking_back_costs_nothing_where_all_attention_is_on_the_first_sight_of
 # --- the run -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("phase", ["vision", "language", "finish"])
+@pytest.mark.parametrize("phase", PHASES)
 def test_a_few_steps_lower_the_loss(trained, phase):
     losses = [line["loss"] for line in _log(trained / "state") if line.get("phase") == phase and "loss" in line]
-    assert len(losses) == getattr(TINY, phase).schedule.steps
+    assert len(losses) == PHASES[phase].schedule.steps
     assert np.mean(losses[-2:]) < np.mean(losses[:2])
 
 
@@ -332,7 +352,7 @@ def test_a_run_that_was_interrupted_in_every_phase_ends_like_one_that_was_not(tr
         with pytest.raises(_InterruptedError):
             run(TINY, tmp_path / "state", tmp_path / "checkpoint", "cpu", workers=0)
     run(TINY, tmp_path / "state", tmp_path / "checkpoint", "cpu", workers=0)
-    for phase in ("vision", "language", "finish"):
+    for phase in PHASES:
         expected, found = _weights(trained / "state", phase), _weights(tmp_path / "state", phase)
         assert all(torch.equal(expected[name], found[name]) for name in expected)
 

@@ -34,9 +34,8 @@ By `python -m benchmarks.train_mini` of the AOT repository, with seed {seed}, on
    video token is to tell about its object's past, where names of objects are to look, and what they are to find there.
    The number of frames ({fewest} to {most}) and the distances between the tokens' positions differ from step to step.
    Two attention heads of the lowest layer, which tell the time, were set by hand and did not learn. In the last
-   {finish_steps:,} steps each video token was mixed with another one of its frame, with a share of up to
-   {largest_mixture:.0%} that differs from clip to clip: so the model can read tokens that are averages, as pooling and
-   merging make them.
+   {mixed_steps:,} steps each video token was mixed with another one, with a share of up to {largest_mixture:.0%} that
+   differs from clip to clip: so the model can read tokens that are averages, as pooling and merging make them.
 
 Neither phase saw a {withheld}; every held-out clip shows at least one of these.
 
@@ -61,10 +60,9 @@ def model_card(recipe: Recipe, results: dict, num_parameters: int, withheld: lis
     Args:
         results: of the final evaluation: `accuracy` by type, `chance`, and `questions` by type.
         withheld: the looks that training never shows, such as "red triangle".
-        language_steps: how many steps the language model has been trained, the finish included.
+        language_steps: how many steps the language model has been trained.
     """
-    stages = (*recipe.language.frame_counts, *recipe.finish.frame_counts)
-    frames = [count for _, weights in stages for count, _ in weights]
+    frames = [count for stage in recipe.language for _, weights in stage.frame_counts for count, _ in weights]
     return CARD.format(
         parameters=num_parameters / 1e6,
         vision_layers=recipe.shape.vision_layers,
@@ -74,11 +72,11 @@ def model_card(recipe: Recipe, results: dict, num_parameters: int, withheld: lis
         seed=recipe.seed,
         vision_scenes=recipe.vision.scenes,
         vision_steps=recipe.vision.schedule.steps,
-        clips=recipe.features.clips + recipe.features.long_clips + recipe.features.finish_clips,
+        clips=recipe.features.clips + recipe.features.long_clips + recipe.features.further_clips,
         language_steps=language_steps,
-        language_planned=recipe.language.schedule.steps + recipe.finish.schedule.steps,
-        finish_steps=recipe.finish.schedule.steps,
-        largest_mixture=recipe.finish.largest_mixture,
+        language_planned=sum(stage.schedule.steps for stage in recipe.language),
+        mixed_steps=sum(stage.schedule.steps for stage in recipe.language if stage.largest_mixture),
+        largest_mixture=max(stage.largest_mixture for stage in recipe.language),
         fewest=min(frames),
         most=max(frames),
         withheld=f"{', '.join(withheld[:-1])} or {withheld[-1]}",

@@ -1,7 +1,6 @@
 """The whole run: vision tower, cached features, language model, checkpoint."""
 
 import json
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +33,7 @@ from .vision_pretraining import PretrainedTower, pretrain_vision
 VISION_SEED = 0
 CLIP_SEED = 1_000_000
 LONG_CLIP_SEED = 2_000_000
-FINISH_CLIP_SEED = 4_000_000
+FURTHER_CLIP_SEED = 4_000_000
 TOKENIZER_SEEDS = range(3_000_000, 3_000_500)
 HELD_OUT_VISION_SEED = 10_000_000
 HELD_OUT_SEED = 11_000_000
@@ -59,7 +58,7 @@ def run(
     require_muon()
     check_output(output)
     state.mkdir(parents=True, exist_ok=True)
-    if export_only and not (state / "language.pt").exists():
+    if export_only and not (state / f"{_stage_names(recipe)[0]}.pt").exists():
         raise ValueError(f"there is nothing to export in {state}: its language model has not begun to learn")
     _claim(state, recipe)
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -108,20 +107,23 @@ def _language_phase(
     if not export_only:
         keep_clocks(model.model, first_tokens(tokenizer))
         tower, count = model.model.vision_tower, recipe.features.held_out_clips
-        clips, long, finish = _training_clips(recipe.features, tower, state, workers)
+        short, long, further = _training_clips(recipe.features, tower, state, workers)
         held_out = _held_out(recipe, tower, state / "held_out.npy", HELD_OUT_SEED, count, workers)
-        learn = partial(train_language, learner=learner, tokenizer=tokenizer, held_out=held_out, state_folder=state)
-        learn("language", caches=[clips, long], recipe=recipe.language, seed=recipe.seed)
-        learn("finish", caches=[clips, finish], recipe=recipe.finish, seed=recipe.seed + 1)
-        learn("last", caches=[clips, finish], recipe=recipe.last, seed=recipe.seed + 2)
-    return sum(load_state(state / f"{name}.pt", learner) for name in ("language", "finish", "last"))
+        for number, (stage, name) in enumerate(zip(recipe.language, _stage_names(recipe))):
+            caches = [short, further if stage.sees_further_clips else long]
+            train_language(name, learner, tokenizer, caches, held_out, stage, recipe.seed + number, state)
+    return sum(load_state(state / f"{name}.pt", learner) for name in _stage_names(recipe))
+
+
+def _stage_names(recipe: Recipe) -> list[str]:
+    return [f"language_{number}" for number, _ in enumerate(recipe.language, start=1)]
 
 
 def _training_clips(sizes: FeatureRecipe, vision_tower: nn.Module, state: Path, workers: int) -> list[FeatureCache]:
     uses = (
         ("clips", CLIP_SEED, sizes.clips, sizes.frames),
         ("long", LONG_CLIP_SEED, sizes.long_clips, sizes.long_frames),
-        ("finish", FINISH_CLIP_SEED, sizes.finish_clips, sizes.long_frames),
+        ("further", FURTHER_CLIP_SEED, sizes.further_clips, sizes.long_frames),
     )
     return [
         feature_cache(state / f"{name}.npy", vision_tower, "train", seed, count, frames, min(1, workers))
