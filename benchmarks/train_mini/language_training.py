@@ -1,7 +1,7 @@
 """The second phase: projector, newline and language model learn to answer, on the frozen tower's cached output.
 
 Always with all video tokens of the frames; how many frames, and how far apart the positions of the tokens are, differs
-from step to step, so that the model does not count on a certain number of tokens. Later stages put noise on them.
+from step to step, so that the model does not count on a certain number of tokens. The last stage puts noise on them.
 """
 
 from functools import partial
@@ -67,7 +67,7 @@ def train_language(
             batch["position_scale"].to(device),
             look_layers=LAYERS,
             tracking_tokens=tuple((track.owner >= 0).nonzero()[:, 0].to(device) for track in batch["tracks"]),
-            mixing=batch["mixing"].to(device),
+            mixing=batch["mixing"] and batch["mixing"].to(device),
         )
         is_asked = questions.answers[:, 0] != NO_ANSWER
         word, end = (
@@ -123,7 +123,9 @@ def draw_batch(
     scales = np.where(draw.random(count) < stage.unscaled_share, 1.0, scales)
     return {
         "features": torch.stack(features),
-        "mixing": draw_mixing(draw, count, num_frames, POOLED_GRID, stage.largest_mixture, stage.mixes_nearby),
+        "mixing": draw_mixing(draw, count, num_frames, POOLED_GRID**2, stage.largest_mixture)
+        if stage.largest_mixture
+        else None,
         "tracks": tracks,
         "pointers": pointing,
         "questions": joined(questions),

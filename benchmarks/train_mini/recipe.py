@@ -50,7 +50,7 @@ class FeatureRecipe:
     Attributes:
         clips, frames: those of which there are most, and their frames.
         long_clips, long_frames: longer ones; held-out clips are as long.
-        further_clips: other ones as long, for later stages.
+        further_clips: other ones as long, for the last stage.
     """
 
     clips: int = 1700
@@ -76,7 +76,7 @@ class LanguageStage:
         pointing_weight: of the training-only loss on where names of objects and answers look, see `pointing`.
         finding_weight: of the training-only loss on what names of objects find there.
         grounding_questions: (until this share of the run, further questions a clip), see `grounding`.
-        largest_mixture, mixes_nearby: of video tokens with others, see `token_mixing`.
+        largest_mixture: the most that a video token gets of others, see `token_mixing`.
     """
 
     schedule: Schedule
@@ -84,7 +84,6 @@ class LanguageStage:
     grounding_questions: tuple
     sees_further_clips: bool = False
     largest_mixture: float = 0.0
-    mixes_nearby: bool = False
     tokens_a_step: int = 3640
     smallest_position_scale: float = 0.1
     unscaled_share: float = 0.4
@@ -93,7 +92,7 @@ class LanguageStage:
     finding_weight: float = 0.5
 
 
-# From single frames to clips; then on with more long clips and noise, the learning rate being raised again each time.
+# From single frames to clips; then on with more long clips and noise, the learning rate being raised again.
 LANGUAGE_STAGES = (
     LanguageStage(
         schedule=Schedule(
@@ -109,22 +108,12 @@ LANGUAGE_STAGES = (
     ),
     LanguageStage(
         schedule=Schedule(
-            steps=2800, peak_learning_rate=7e-4, warmup_steps=60, evaluate_every=250, matrix_learning_rate=0.005
+            steps=5200, peak_learning_rate=7e-4, warmup_steps=60, evaluate_every=250, matrix_learning_rate=0.005
         ),
         frame_counts=((1.0, ((4, 1), (8, 2), (16, 3))),),
         grounding_questions=((1.0, 2),),
         sees_further_clips=True,
-        largest_mixture=0.6,
-    ),
-    LanguageStage(
-        schedule=Schedule(
-            steps=1900, peak_learning_rate=6e-4, warmup_steps=40, evaluate_every=250, matrix_learning_rate=0.004
-        ),
-        frame_counts=((1.0, ((4, 1), (8, 3), (16, 3))),),
-        grounding_questions=((1.0, 2),),
-        sees_further_clips=True,
-        largest_mixture=0.75,
-        mixes_nearby=True,
+        largest_mixture=0.65,
     ),
 )
 
