@@ -35,8 +35,8 @@ By `python -m benchmarks.train_mini` of the AOT repository, with seed {seed}, on
    The number of frames ({fewest} to {most}) and the distances between the tokens' positions differ from step to step.
    Two attention heads of the lowest layer, which tell the time, were set by hand and did not learn. In the last
    {mixed_steps:,} steps, with longer clips, each video token got a share of the mean of a few others, up to
-   {largest_mixture:.0%}, that differs from clip to clip: so the model can read tokens that are averages, as pooling and
-   merging make them.
+   {largest_mixture:.0%}, that differs from clip to clip: so the model can read tokens that are averages, as pooling
+   and merging make them.
 
 Neither phase saw a {withheld}; every held-out clip shows at least one of these.
 
