@@ -67,7 +67,7 @@ def train_language(
             batch["position_scale"].to(device),
             look_layers=LAYERS,
             tracking_tokens=tuple((track.owner >= 0).nonzero()[:, 0].to(device) for track in batch["tracks"]),
-            mixing=batch["mixing"] and batch["mixing"].to(device),
+            mixing=None if batch["mixing"] is None else batch["mixing"].to(device),
         )
         is_asked = questions.answers[:, 0] != NO_ANSWER
         word, end = (
@@ -121,11 +121,12 @@ def draw_batch(
         clip_of_question += [row] * (len(asked) + len(named))
     scales = np.exp(draw.uniform(np.log(stage.smallest_position_scale), 0, count))
     scales = np.where(draw.random(count) < stage.unscaled_share, 1.0, scales)
+    mixing = None
+    if stage.largest_mixture:
+        mixing = draw_mixing(draw, count, num_frames, POOLED_GRID**2, stage.largest_mixture)
     return {
         "features": torch.stack(features),
-        "mixing": draw_mixing(draw, count, num_frames, POOLED_GRID**2, stage.largest_mixture)
-        if stage.largest_mixture
-        else None,
+        "mixing": mixing,
         "tracks": tracks,
         "pointers": pointing,
         "questions": joined(questions),
