@@ -18,8 +18,8 @@ from benchmarks.video_questions import ask, make_scene
 NUM_CLIPS = 100
 # Clips that neither the training run nor its model card nor `python -m benchmarks.accuracy` looks at.
 FIRST_SEED = 20_000_000
-NAMES = ("full tokens, 100 %", "AOT, 10 %", "cosine merging, 10 %", "random tokens, 10 %")
-FULL, AOT, AOT_COSINE, RANDOM = (SETTINGS[name] for name in NAMES)
+NAMES = ("full tokens, 100 %", "AOT, 10 %", "AOT, local anchors, cosine merging, 10 %", "random tokens, 10 %")
+FULL, AOT, BETTER, RANDOM = (SETTINGS[name] for name in NAMES)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def right():
             scene = make_scene(seed, "held_out")
             questions = ask(scene)
             asked += len(questions)
-            for name, reply in ask_about(scene, (FULL, AOT, AOT_COSINE, RANDOM), model, processor).items():
+            for name, reply in ask_about(scene, (FULL, AOT, BETTER, RANDOM), model, processor).items():
                 right[name] += sum(map(is_right, questions, reply.answers))
     finally:
         torch.set_num_threads(threads)
@@ -42,26 +42,27 @@ def right():
 
 
 def test_it_answers_from_all_tokens(right):
+    """85.4 % on these clips; the rest is for machines that round in another way."""
     right, asked = right
-    assert right[FULL.name] >= 0.7 * asked
+    assert right[FULL.name] >= 0.84 * asked
 
 
-def test_cosine_merging_keeps_95_percent_of_the_right_answers(right):
-    """The setting that was best among those of `benchmarks.accuracy`, on the clips there."""
+def test_the_better_setting_keeps_95_percent_of_the_right_answers(right):
+    """The one that is best among those of `benchmarks.accuracy` at 10 %, on the clips there."""
     right, _ = right
-    assert right[AOT_COSINE.name] >= 0.95 * right[FULL.name]
+    assert right[BETTER.name] >= 0.95 * right[FULL.name]
 
 
 def test_the_papers_defaults_keep_most_of_them(right):
-    """The aim is 95 % here too. It is 93 % on these clips, 97 % on those of `benchmarks.accuracy`."""
+    """The aim is 95 % here too. It is 94.7 % on these clips, 94.8 % on those of `benchmarks.accuracy`."""
     right, _ = right
-    assert right[AOT.name] >= 0.92 * right[FULL.name]
+    assert right[AOT.name] >= 0.94 * right[FULL.name]
 
 
 def test_random_tokens_are_much_worse(right):
     right, asked = right
-    assert right[RANDOM.name] <= right[AOT.name] - 0.05 * asked
-    assert right[RANDOM.name] <= right[AOT_COSINE.name] - 0.08 * asked
+    assert right[RANDOM.name] <= right[AOT.name] - 0.1 * asked
+    assert right[RANDOM.name] <= right[BETTER.name] - 0.15 * asked
 
 
 def test_it_is_a_stock_checkpoint_and_small():

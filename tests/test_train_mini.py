@@ -6,6 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors import safe_open
 from transformers import AutoTokenizer, LlavaOnevisionForConditionalGeneration, LlavaOnevisionProcessor
 
@@ -18,8 +20,9 @@ from benchmarks.train_mini.model import build_model, build_processor, normalise,
 from benchmarks.train_mini.options import parse_options
 from benchmarks.train_mini.patch_targets import patch_targets
 from benchmarks.train_mini.pointing import ANSWER_LAYERS, LAYERS, Names
-from benchmarks.train_mini.recipe import FeatureRecipe, LanguageRecipe, Recipe, Schedule, Shape, VisionRecipe
+from benchmarks.train_mini.recipe import FeatureRecipe, LanguageStage, Recipe, Schedule, Shape, VisionRecipe
 from benchmarks.train_mini.run import run
+from benchmarks.train_mini.token_mixing import draw_mixing
 from benchmarks.train_mini.tokenizer import build_tokenizer
 from benchmarks.train_mini.tracking import TRACKING_HEAD, TRACKING_LAYER, look_back_loss, track_targets
 from benchmarks.video_questions import Question, ask, make_scene, object_map, render_clip, visible_objects
@@ -41,15 +44,29 @@ TINY = Recipe(
         held_out_scenes=1,
         held_out_frames_a_scene=1,
     ),
-    features=FeatureRecipe(clips=4, frames=4, long_clips=1, long_frames=6, held_out_clips=1, final_clips=1),
-    language=LanguageRecipe(
-        schedule=Schedule(
-            steps=12, peak_learning_rate=1e-2, warmup_steps=1, evaluate_every=12, matrix_learning_rate=0.02
+    features=FeatureRecipe(
+        clips=4, frames=4, long_clips=1, long_frames=6, further_clips=1, held_out_clips=1, final_clips=1
+    ),
+    language=(
+        LanguageStage(
+            schedule=Schedule(
+                steps=12, peak_learning_rate=1e-2, warmup_steps=1, evaluate_every=12, matrix_learning_rate=0.02
+            ),
+            tokens_a_step=784,
+            frame_counts=((0.5, ((2, 1),)), (0.8, ((4, 1), (6, 1))), (1.0, ((2, 1),))),
+            grounding_questions=((0.5, 8), (0.85, 6), (1.0, 2)),
         ),
-        tokens_a_step=784,
-        frame_counts=((0.5, ((2, 1),)), (0.8, ((4, 1), (6, 1))), (1.0, ((2, 1),))),
+        LanguageStage(
+            schedule=Schedule(steps=6, peak_learning_rate=1e-2, warmup_steps=1, evaluate_every=6),
+            tokens_a_step=784,
+            frame_counts=((1.0, ((2, 1),)),),
+            grounding_questions=((1.0, 2),),
+            sees_further_clips=True,
+            largest_mixture=0.5,
+        ),
     ),
 )
+PHASES = {"vision": TINY.vision, "language_1": TINY.language[0], "language_2": TINY.language[1]}
 
 
 @pytest.fixture(scope="module")
@@ -205,6 +222,19 @@ def test_the_upper_layer_is_to_look_at_what_the_right_option_names(tokenizer, an
     assert names.asking_loss(halved, tokens).item() == pytest.approx(2 * np.log(2), abs=1e-3)
 
 
+@given(clips=st.integers(1, 3), frames=st.integers(1, 4), tokens=st.integers(1, 9), seed=st.integers(0, 99))
+def test_mixing_gives_every_token_a_share_of_others_in_its_frame_and_the_next(clips, frames, tokens, seed):
+    mixing = draw_mixing(np.random.default_rng(seed), clips, frames, tokens, largest_share=0.6)
+    video = torch.randn(clips, frames * tokens, 5, generator=torch.Generator().manual_seed(seed))
+    mixed = mixing.of(video)
+    for clip, share in enumerate(mixing.share.tolist()):
+        assert 0 <= share <= 0.6
+        for token, partners in enumerate(mixing.partners[clip].tolist()):
+            assert all(partner // tokens - token // tokens in (0, 1) for partner in partners)
+            mean = sum(video[clip, partner] for partner in partners) / len(partners)
+            torch.testing.assert_close(mixed[clip, token], (1 - share) * video[clip, token] + share * mean)
+
+
 # --- questions for training alone --------------------------------------------------------------------------------
 
 
@@ -279,28 +309,28 @@ def test_looking_back_costs_nothing_where_all_attention_is_on_the_first_sight_of
 # --- the run -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("phase", ["vision", "language"])
+@pytest.mark.parametrize("phase", PHASES)
 def test_a_few_steps_lower_the_loss(trained, phase):
     losses = [line["loss"] for line in _log(trained / "state") if line.get("phase") == phase and "loss" in line]
-    assert len(losses) == getattr(TINY, phase).schedule.steps
+    assert len(losses) == PHASES[phase].schedule.steps
     assert np.mean(losses[-2:]) < np.mean(losses[:2])
 
 
-def test_a_run_that_was_interrupted_in_both_phases_ends_like_one_that_was_not(trained, tmp_path, monkeypatch):
+def test_a_run_that_was_interrupted_in_every_phase_ends_like_one_that_was_not(trained, tmp_path, monkeypatch):
     steps = iter(range(100))
 
-    def interrupt_twice(schedule, step):
-        if next(steps) in (2, 6):
+    def interrupt_thrice(schedule, step):
+        if next(steps) in (2, 6, 20):
             raise _InterruptedError
         return rate_share(schedule, step)
 
     rate_share = training_loop.rate_share
-    monkeypatch.setattr(training_loop, "rate_share", interrupt_twice)
-    for _ in range(2):
+    monkeypatch.setattr(training_loop, "rate_share", interrupt_thrice)
+    for _ in range(3):
         with pytest.raises(_InterruptedError):
             run(TINY, tmp_path / "state", tmp_path / "checkpoint", "cpu", workers=0)
     run(TINY, tmp_path / "state", tmp_path / "checkpoint", "cpu", workers=0)
-    for phase in ("vision", "language"):
+    for phase in PHASES:
         expected, found = _weights(trained / "state", phase), _weights(tmp_path / "state", phase)
         assert all(torch.equal(expected[name], found[name]) for name in expected)
 

@@ -22,6 +22,7 @@ STYLES = {
     "AOT": ("#0072B2", "o"),
     "AOT, dynamic clips": ("#56B4E9", "D"),
     "AOT, released recipe": ("#CC79A7", "s"),
+    "AOT, local anchors, cosine merging": ("#999999", "P"),
     UNIFORM_SUBSAMPLING: ("#E69F00", "^"),
     AVERAGE_POOLING: ("#009E73", "v"),
     "random tokens": ("#D55E00", "X"),

@@ -11,6 +11,7 @@ from transformers import LlavaOnevisionForConditionalGeneration
 from transformers.models.qwen2.modeling_qwen2 import rotate_half
 
 from .conversations import QuestionTokens
+from .token_mixing import Mixing
 from .tracking import TRACKING_HEAD, TRACKING_LAYER
 
 
@@ -47,6 +48,7 @@ def answer(
     position_scale: Tensor | None = None,
     look_layers: tuple[int, ...] = (),
     tracking_tokens: tuple[Tensor, ...] = (),
+    mixing: Mixing | None = None,
 ) -> Answers:
     """Asks the stock model.
 
@@ -57,9 +59,12 @@ def answer(
         position_scale: (C,), factors for the distances between the positions of video tokens; 1 by default.
         look_layers: counted from 0.
         tracking_tokens: for each clip (M,), the video tokens whose look back is wanted.
+        mixing: of the video tokens, newline excluded; none by default.
     """
     inner = model.model
     video = _video_embeddings(inner, features)
+    if mixing is not None:
+        video = mixing.of(video)
     num_clips, num_video = video.shape[:2]
     newline = inner.image_newline.expand(num_clips, 1, -1)
     start = inner.language_model.embed_tokens(before_video).expand(num_clips, -1, -1)

@@ -27,7 +27,7 @@ def start_with_clocks(model: nn.Module, first_tokens: tuple[int, int]) -> None:
 
 
 def keep_clocks(model: nn.Module, first_tokens: tuple[int, int]) -> None:
-    """Keeps what the clocks are made of out of the gradient; weight decay still shrinks it, by a tenth in a whole run.
+    """Keeps what the clocks are made of out of the gradient; weight decay still shrinks it, by a sixth in a whole run.
 
     Single frames, which come first in training, have no use for them, and would make something else of them.
     """

@@ -1,7 +1,7 @@
 """The second phase: projector, newline and language model learn to answer, on the frozen tower's cached output.
 
 Always with all video tokens of the frames; how many frames, and how far apart the positions of the tokens are, differs
-from step to step, so that the model does not count on a certain number of tokens.
+from step to step, so that the model does not count on a certain number of tokens. The last stage puts noise on them.
 """
 
 from functools import partial
@@ -16,13 +16,13 @@ from transformers import LlavaOnevisionForConditionalGeneration, Qwen2Tokenizer
 from benchmarks.video_questions import Question, Scene, ask, visible_objects
 
 from .answering import answer
-from .clocks import keep_clocks
-from .conversations import NO_ANSWER, beginning_tokens, first_tokens, joined, question_tokens, tokens_before_video
+from .conversations import NO_ANSWER, beginning_tokens, joined, question_tokens, tokens_before_video
 from .evaluation import evaluate
 from .feature_cache import FeatureCache
 from .grounding import ground
 from .pointing import HIGH_LAYER, LAYERS, FindingHeads, Names, pointers, pointing_loss
-from .recipe import LanguageRecipe
+from .recipe import LanguageStage
+from .token_mixing import draw_mixing
 from .tracking import POOLED_GRID, TrackingHeads, look_back_loss, track_targets
 from .training_loop import train
 
@@ -43,18 +43,18 @@ class LanguageLearner(nn.Module):
 
 
 def train_language(
+    name: str,
     learner: LanguageLearner,
     tokenizer: Qwen2Tokenizer,
     caches: list[FeatureCache],
     held_out: FeatureCache,
-    recipe: LanguageRecipe,
+    stage: LanguageStage,
     seed: int,
     state_folder: Path,
 ) -> None:
-    """Trains the learner, or goes on with the state in the folder."""
+    """Trains the learner, or goes on with the state of the phase of this name in the folder."""
     device = next(learner.parameters()).device
     before_video, names = tokens_before_video(tokenizer).to(device), Names(tokenizer, device)
-    keep_clocks(learner.model.model, first_tokens(tokenizer))
 
     def loss_of(batch: dict) -> tuple[Tensor, dict[str, float]]:
         questions = batch["questions"].to(device)
@@ -67,6 +67,7 @@ def train_language(
             batch["position_scale"].to(device),
             look_layers=LAYERS,
             tracking_tokens=tuple((track.owner >= 0).nonzero()[:, 0].to(device) for track in batch["tracks"]),
+            mixing=None if batch["mixing"] is None else batch["mixing"].to(device),
         )
         is_asked = questions.answers[:, 0] != NO_ANSWER
         word, end = (
@@ -79,8 +80,8 @@ def train_language(
         pointing = pointing_loss(at_video, batch["pointers"])
         asking = names.asking_loss(at_names, questions[is_asked])
         finding = learner.finding.loss(answers.asked_hidden[HIGH_LAYER + 1][~is_asked], batch["pointers"])
-        loss = word + END_WEIGHT * end + recipe.tracking_weight * tracking
-        loss = loss + recipe.pointing_weight * (pointing + asking + looking_back) + recipe.finding_weight * finding
+        loss = word + END_WEIGHT * end + stage.tracking_weight * tracking
+        loss = loss + stage.pointing_weight * (pointing + asking + looking_back) + stage.finding_weight * finding
         right = (answers.logits[:, 0].argmax(-1) == questions.answers[:, 0])[is_asked].float().mean()
         terms = {"answer": word, "tracking": tracking, "looking_back": looking_back}
         terms |= {"pointing": pointing, "asking": asking, "finding": finding, "right": right}
@@ -90,26 +91,26 @@ def train_language(
     def held_out_accuracy() -> dict[str, float]:
         return evaluate(learner.model, tokenizer, held_out)["accuracy"]
 
-    draw = partial(draw_batch, caches, tokenizer, recipe, seed)
-    train("language", learner, draw, loss_of, recipe.schedule, state_folder, held_out_accuracy, workers=0)
+    draw = partial(draw_batch, caches, tokenizer, stage, seed)
+    train(name, learner, draw, loss_of, stage.schedule, state_folder, held_out_accuracy, workers=0)
 
 
 def draw_batch(
-    caches: list[FeatureCache], tokenizer: Qwen2Tokenizer, recipe: LanguageRecipe, seed: int, step: int
+    caches: list[FeatureCache], tokenizer: Qwen2Tokenizer, stage: LanguageStage, seed: int, step: int
 ) -> dict:
     """Draws clips of one number of frames, with all of their questions that these frames can answer."""
     draw = np.random.default_rng([seed, step])
-    num_frames = _num_frames(recipe, step, draw)
+    num_frames = _num_frames(stage, step, draw)
     candidates = [cache for cache in caches if cache.num_frames >= num_frames]
     # The shortest clips that are long enough, of which there are most; clips of the wanted length are taken whole.
     cache = min(candidates, key=lambda cache: cache.num_frames)
-    count = max(1, recipe.tokens_a_step // (num_frames * POOLED_GRID**2 + QUESTION_TOKENS))
+    count = max(1, stage.tokens_a_step // (num_frames * POOLED_GRID**2 + QUESTION_TOKENS))
     features, tracks, pointing, questions, clip_of_question = [], [], [], [], []
     for row, clip in enumerate(draw.choice(len(cache), count, replace=False)):
         scene = cache.scene(int(clip))
         frames = _choose_frames(scene, cache.num_frames, num_frames, draw)
         times = frames / (cache.num_frames - 1)
-        asked = ground(scene, times, _of_now(recipe.grounding_questions, recipe, step), seed=step)
+        asked = ground(scene, times, _of_now(stage.grounding_questions, stage, step), seed=step)
         if num_frames > 1:
             asked += [question for question in ask(scene) if is_answerable(question, scene, times, cache.num_frames)]
         features.append(cache.of_clip(int(clip), frames))
@@ -118,10 +119,14 @@ def draw_batch(
         pointing += named
         questions += [question_tokens(tokenizer, asked), beginning_tokens(tokenizer, [name.text for name in named])]
         clip_of_question += [row] * (len(asked) + len(named))
-    scales = np.exp(draw.uniform(np.log(recipe.smallest_position_scale), 0, count))
-    scales = np.where(draw.random(count) < recipe.unscaled_share, 1.0, scales)
+    scales = np.exp(draw.uniform(np.log(stage.smallest_position_scale), 0, count))
+    scales = np.where(draw.random(count) < stage.unscaled_share, 1.0, scales)
+    mixing = None
+    if stage.largest_mixture:
+        mixing = draw_mixing(draw, count, num_frames, POOLED_GRID**2, stage.largest_mixture)
     return {
         "features": torch.stack(features),
+        "mixing": mixing,
         "tracks": tracks,
         "pointers": pointing,
         "questions": joined(questions),
@@ -142,14 +147,14 @@ def is_answerable(question: Question, scene: Scene, times: np.ndarray, all_frame
     return {"count": 1, "brief": 1, "direction": 2}.get(question.type, len(times)) <= least
 
 
-def _num_frames(recipe: LanguageRecipe, step: int, draw: np.random.Generator) -> int:
-    counts, weights = zip(*_of_now(recipe.frame_counts, recipe, step))
+def _num_frames(stage: LanguageStage, step: int, draw: np.random.Generator) -> int:
+    counts, weights = zip(*_of_now(stage.frame_counts, stage, step))
     return int(draw.choice(counts, p=np.array(weights) / sum(weights)))
 
 
-def _of_now(stages: tuple, recipe: LanguageRecipe, step: int):
-    progress = step / recipe.schedule.steps
-    return next(value for until, value in stages if progress < until)
+def _of_now(parts: tuple, stage: LanguageStage, step: int):
+    progress = step / stage.schedule.steps
+    return next(value for until, value in parts if progress < until)
 
 
 def _choose_frames(scene: Scene, available: int, wanted: int, draw: np.random.Generator) -> np.ndarray:

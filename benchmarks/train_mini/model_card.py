@@ -33,7 +33,10 @@ By `python -m benchmarks.train_mini` of the AOT repository, with seed {seed}, on
    that a clip shows. Three kinds of loss were used in training alone, computed from what the generator knows: what a
    video token is to tell about its object's past, where names of objects are to look, and what they are to find there.
    The number of frames ({fewest} to {most}) and the distances between the tokens' positions differ from step to step.
-   Two attention heads of the lowest layer, which tell the time, were set by hand and did not learn.
+   Two attention heads of the lowest layer, which tell the time, were set by hand and did not learn. In the last
+   {mixed_steps:,} steps, with longer clips, each video token got a share of the mean of a few others, up to
+   {largest_mixture:.0%}, that differs from clip to clip: so the model can read tokens that are averages, as pooling
+   and merging make them.
 
 Neither phase saw a {withheld}; every held-out clip shows at least one of these.
 
@@ -60,7 +63,7 @@ def model_card(recipe: Recipe, results: dict, num_parameters: int, withheld: lis
         withheld: the looks that training never shows, such as "red triangle".
         language_steps: how many steps the language model has been trained.
     """
-    frames = [count for _, weights in recipe.language.frame_counts for count, _ in weights]
+    frames = [count for stage in recipe.language for _, weights in stage.frame_counts for count, _ in weights]
     return CARD.format(
         parameters=num_parameters / 1e6,
         vision_layers=recipe.shape.vision_layers,
@@ -70,9 +73,11 @@ def model_card(recipe: Recipe, results: dict, num_parameters: int, withheld: lis
         seed=recipe.seed,
         vision_scenes=recipe.vision.scenes,
         vision_steps=recipe.vision.schedule.steps,
-        clips=recipe.features.clips + recipe.features.long_clips,
+        clips=recipe.features.clips + recipe.features.long_clips + recipe.features.further_clips,
         language_steps=language_steps,
-        language_planned=recipe.language.schedule.steps,
+        language_planned=sum(stage.schedule.steps for stage in recipe.language),
+        mixed_steps=sum(stage.schedule.steps for stage in recipe.language if stage.largest_mixture),
+        largest_mixture=max(stage.largest_mixture for stage in recipe.language),
         fewest=min(frames),
         most=max(frames),
         withheld=f"{', '.join(withheld[:-1])} or {withheld[-1]}",

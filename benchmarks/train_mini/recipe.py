@@ -45,21 +45,29 @@ class VisionRecipe:
 
 @dataclass(frozen=True)
 class FeatureRecipe:
-    """Clips whose tower output is cached while the language model learns."""
+    """Clips whose tower output is cached while the language model learns.
+
+    Attributes:
+        clips, frames: those of which there are most, and their frames.
+        long_clips, long_frames: longer ones; held-out clips are as long.
+        further_clips: other ones as long, for the last stage.
+    """
 
     clips: int = 1700
     frames: int = 8
     long_clips: int = 300
     long_frames: int = 16
+    further_clips: int = 700
     held_out_clips: int = 40
     final_clips: int = 160
 
 
 @dataclass(frozen=True)
-class LanguageRecipe:
-    """Projector, newline and language model on cached features.
+class LanguageStage:
+    """Projector, newline and language model on cached features, with a schedule of its own.
 
     Attributes:
+        sees_further_clips: instead of the first long ones; the short ones all stages see.
         tokens_a_step: tokens of a batch, those of the questions included; a step has as many clips as fit.
         frame_counts: (until this share of the run, ((frames of a clip, weight), ...)) in ascending order.
         smallest_position_scale: distances between the positions of video tokens are multiplied by a random factor
@@ -68,24 +76,46 @@ class LanguageRecipe:
         pointing_weight: of the training-only loss on where names of objects and answers look, see `pointing`.
         finding_weight: of the training-only loss on what names of objects find there.
         grounding_questions: (until this share of the run, further questions a clip), see `grounding`.
+        largest_mixture: the most that a video token gets of others, see `token_mixing`.
     """
 
-    schedule: Schedule = Schedule(
-        steps=3600, peak_learning_rate=1e-3, warmup_steps=60, evaluate_every=250, matrix_learning_rate=0.007
-    )
+    schedule: Schedule
+    frame_counts: tuple
+    grounding_questions: tuple
+    sees_further_clips: bool = False
+    largest_mixture: float = 0.0
     tokens_a_step: int = 3640
-    frame_counts: tuple = (
-        (0.07, ((1, 1),)),
-        (0.3, ((1, 1), (2, 2), (4, 2))),
-        (0.8, ((4, 1), (6, 1), (8, 4))),
-        (1.0, ((8, 3), (16, 2))),
-    )
     smallest_position_scale: float = 0.1
     unscaled_share: float = 0.4
     tracking_weight: float = 0.5
     pointing_weight: float = 0.3
     finding_weight: float = 0.5
-    grounding_questions: tuple = ((0.5, 8), (0.85, 6), (1.0, 2))
+
+
+# From single frames to clips; then on with more long clips and noise, the learning rate being raised again.
+LANGUAGE_STAGES = (
+    LanguageStage(
+        schedule=Schedule(
+            steps=3600, peak_learning_rate=1e-3, warmup_steps=60, evaluate_every=250, matrix_learning_rate=0.007
+        ),
+        frame_counts=(
+            (0.07, ((1, 1),)),
+            (0.3, ((1, 1), (2, 2), (4, 2))),
+            (0.8, ((4, 1), (6, 1), (8, 4))),
+            (1.0, ((8, 3), (16, 2))),
+        ),
+        grounding_questions=((0.5, 8), (0.85, 6), (1.0, 2)),
+    ),
+    LanguageStage(
+        schedule=Schedule(
+            steps=5200, peak_learning_rate=7e-4, warmup_steps=60, evaluate_every=250, matrix_learning_rate=0.005
+        ),
+        frame_counts=((1.0, ((4, 1), (8, 2), (16, 3))),),
+        grounding_questions=((1.0, 2),),
+        sees_further_clips=True,
+        largest_mixture=0.65,
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -113,7 +143,7 @@ class Recipe:
     shape: Shape = field(default_factory=Shape)
     vision: VisionRecipe = field(default_factory=VisionRecipe)
     features: FeatureRecipe = field(default_factory=FeatureRecipe)
-    language: LanguageRecipe = field(default_factory=LanguageRecipe)
+    language: tuple[LanguageStage, ...] = LANGUAGE_STAGES
 
     def as_dict(self) -> dict:
         """Everything, as JSON takes it."""

@@ -13,6 +13,8 @@ from benchmarks.video_questions import ask, make_scene
 from benchmarks.video_questions.vocabulary import HELD_OUT_LOOKS
 
 from .attention_check import attention_on_objects
+from .clocks import keep_clocks
+from .conversations import first_tokens
 from .evaluation import evaluate
 from .export import check_output, export
 from .feature_cache import FeatureCache, feature_cache
@@ -22,7 +24,7 @@ from .language_training import LanguageLearner, train_language
 from .model import build_model
 from .model_card import model_card
 from .optimizers import require_muon
-from .recipe import Recipe
+from .recipe import FeatureRecipe, Recipe
 from .tokenizer import build_tokenizer
 from .training_loop import append_log, load_state
 from .vision_pretraining import PretrainedTower, pretrain_vision
@@ -31,6 +33,7 @@ from .vision_pretraining import PretrainedTower, pretrain_vision
 VISION_SEED = 0
 CLIP_SEED = 1_000_000
 LONG_CLIP_SEED = 2_000_000
+FURTHER_CLIP_SEED = 4_000_000
 TOKENIZER_SEEDS = range(3_000_000, 3_000_500)
 HELD_OUT_VISION_SEED = 10_000_000
 HELD_OUT_SEED = 11_000_000
@@ -55,7 +58,7 @@ def run(
     require_muon()
     check_output(output)
     state.mkdir(parents=True, exist_ok=True)
-    if export_only and not (state / "language.pt").exists():
+    if export_only and not (state / f"{_stage_names(recipe)[0]}.pt").exists():
         raise ValueError(f"there is nothing to export in {state}: its language model has not begun to learn")
     _claim(state, recipe)
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -102,22 +105,30 @@ def _language_phase(
     """Leaves the model as the state has it, and returns the number of steps that it learnt."""
     learner = LanguageLearner(model).to(model.device)
     if not export_only:
-        sizes, tower = recipe.features, model.model.vision_tower
-        caches = [
-            feature_cache(state / "clips.npy", tower, "train", CLIP_SEED, sizes.clips, sizes.frames, min(1, workers)),
-            feature_cache(
-                state / "long.npy",
-                tower,
-                "train",
-                LONG_CLIP_SEED,
-                sizes.long_clips,
-                sizes.long_frames,
-                min(1, workers),
-            ),
-        ]
-        held_out = _held_out(recipe, tower, state / "held_out.npy", HELD_OUT_SEED, sizes.held_out_clips, workers)
-        train_language(learner, tokenizer, caches, held_out, recipe.language, recipe.seed, state)
-    return load_state(state / "language.pt", learner)
+        keep_clocks(model.model, first_tokens(tokenizer))
+        tower, count = model.model.vision_tower, recipe.features.held_out_clips
+        short, long, further = _training_clips(recipe.features, tower, state, workers)
+        held_out = _held_out(recipe, tower, state / "held_out.npy", HELD_OUT_SEED, count, workers)
+        for number, (stage, name) in enumerate(zip(recipe.language, _stage_names(recipe))):
+            caches = [short, further if stage.sees_further_clips else long]
+            train_language(name, learner, tokenizer, caches, held_out, stage, recipe.seed + number, state)
+    return sum(load_state(state / f"{name}.pt", learner) for name in _stage_names(recipe))
+
+
+def _stage_names(recipe: Recipe) -> list[str]:
+    return [f"language_{number}" for number, _ in enumerate(recipe.language, start=1)]
+
+
+def _training_clips(sizes: FeatureRecipe, vision_tower: nn.Module, state: Path, workers: int) -> list[FeatureCache]:
+    uses = (
+        ("clips", CLIP_SEED, sizes.clips, sizes.frames),
+        ("long", LONG_CLIP_SEED, sizes.long_clips, sizes.long_frames),
+        ("further", FURTHER_CLIP_SEED, sizes.further_clips, sizes.long_frames),
+    )
+    return [
+        feature_cache(state / f"{name}.npy", vision_tower, "train", seed, count, frames, min(1, workers))
+        for name, seed, count, frames in uses
+    ]
 
 
 def _export(
