@@ -18,8 +18,14 @@ from benchmarks.video_questions import ask, make_scene
 NUM_CLIPS = 100
 # Clips that neither the training run nor its model card nor `python -m benchmarks.accuracy` looks at.
 FIRST_SEED = 20_000_000
-NAMES = ("full tokens, 100 %", "AOT, 10 %", "AOT, local anchors, cosine merging, 10 %", "random tokens, 10 %")
-FULL, AOT, BETTER, RANDOM = (SETTINGS[name] for name in NAMES)
+NAMES = (
+    "full tokens, 100 %",
+    "AOT, 10 %",
+    "λ inter = 0.1, 10 %",
+    "AOT, local anchors, cosine merging, 10 %",
+    "random tokens, 10 %",
+)
+FULL, AOT, LIGHTER, BEST, RANDOM = (SETTINGS[name] for name in NAMES)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +40,7 @@ def right():
             scene = make_scene(seed, "held_out")
             questions = ask(scene)
             asked += len(questions)
-            for name, reply in ask_about(scene, (FULL, AOT, BETTER, RANDOM), model, processor).items():
+            for name, reply in ask_about(scene, (FULL, AOT, LIGHTER, BEST, RANDOM), model, processor).items():
                 right[name] += sum(map(is_right, questions, reply.answers))
     finally:
         torch.set_num_threads(threads)
@@ -47,10 +53,14 @@ def test_it_answers_from_all_tokens(right):
     assert right[FULL.name] >= 0.84 * asked
 
 
-def test_the_better_setting_keeps_95_percent_of_the_right_answers(right):
-    """The one that is best among those of `benchmarks.accuracy` at 10 %, on the clips there."""
+@pytest.mark.parametrize("setting", [LIGHTER, BEST], ids=["lighter merging along time", "local, cosine"])
+def test_the_better_settings_keep_95_percent_of_the_right_answers(right, setting):
+    """AOT but for one weight, and the best of `benchmarks.accuracy` at 10 %; chosen there, on other clips.
+
+    On these clips they keep 97.1 and 99.5 %.
+    """
     right, _ = right
-    assert right[BETTER.name] >= 0.95 * right[FULL.name]
+    assert right[setting.name] >= 0.95 * right[FULL.name]
 
 
 def test_the_papers_defaults_keep_most_of_them(right):
@@ -62,7 +72,8 @@ def test_the_papers_defaults_keep_most_of_them(right):
 def test_random_tokens_are_much_worse(right):
     right, asked = right
     assert right[RANDOM.name] <= right[AOT.name] - 0.1 * asked
-    assert right[RANDOM.name] <= right[BETTER.name] - 0.15 * asked
+    assert right[RANDOM.name] <= right[LIGHTER.name] - 0.12 * asked
+    assert right[RANDOM.name] <= right[BEST.name] - 0.15 * asked
 
 
 def test_it_is_a_stock_checkpoint_and_small():
