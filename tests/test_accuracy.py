@@ -19,6 +19,7 @@ from benchmarks.accuracy.answering import answer_questions
 from benchmarks.accuracy.clip_tokens import ClipTokens, config_of
 from benchmarks.accuracy.options import NUM_CLIPS, parse_options
 from benchmarks.accuracy.plot import draw
+from benchmarks.accuracy.provenance import made_with
 from benchmarks.accuracy.references import average_pooling, random_tokens, uniform_subsampling
 from benchmarks.accuracy.results import summarise
 from benchmarks.accuracy.scoring import draw_clips, is_right, share
@@ -442,6 +443,15 @@ def test_without_matplotlib_nothing_is_measured(checkpoint, tmp_path, monkeypatc
     with pytest.raises(ImportError, match="--no-plot"):
         main(["--model", str(checkpoint), "--output", str(tmp_path / "new")])
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(("name", "is_another"), [("README.md", False), ("config.json", True), ("new.json", True)])
+def test_all_files_of_a_checkpoint_but_its_card_make_it_another(name, is_another, tmp_path):
+    for file in ("README.md", "config.json"):
+        (tmp_path / file).write_text("before")
+    before = made_with(tmp_path, torch.device("cpu"))
+    (tmp_path / name).write_text("after")
+    assert (made_with(tmp_path, torch.device("cpu")) != before) == is_another
 
 
 def invented(names):

@@ -39,4 +39,6 @@ def _code_of(package) -> list[Path]:
 
 
 def _names_and_files(folder: Path) -> list[str | Path]:
-    return [part for file in sorted(folder.iterdir()) if file.is_file() for part in (file.name, file)]
+    # No answer depends on the model card, which may be worded anew.
+    files = [file for file in sorted(folder.iterdir()) if file.is_file() and file.name != "README.md"]
+    return [part for file in files for part in (file.name, file)]
