@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from benchmarks.train_mini.answering import answer
 from benchmarks.train_mini.clocks import HALVES
 from benchmarks.train_mini.conversations import question_tokens, tokens_before_video
 from benchmarks.train_mini.grounding import ground
+from benchmarks.train_mini.key_dropout import KEY_DROPOUT, attention_with_hidden_keys, draw_hidden_keys
 from benchmarks.train_mini.model import build_model, build_processor, normalise, tower_output
 from benchmarks.train_mini.options import parse_options
 from benchmarks.train_mini.patch_targets import patch_targets
@@ -44,9 +46,7 @@ TINY = Recipe(
         held_out_scenes=1,
         held_out_frames_a_scene=1,
     ),
-    features=FeatureRecipe(
-        clips=4, frames=4, long_clips=1, long_frames=6, further_clips=1, held_out_clips=1, final_clips=1
-    ),
+    features=FeatureRecipe(clips=4, frames=4, long_clips=(1, 1), long_frames=6, held_out_clips=1, final_clips=1),
     language=(
         LanguageStage(
             schedule=Schedule(
@@ -61,8 +61,8 @@ TINY = Recipe(
             tokens_a_step=784,
             frame_counts=((1.0, ((2, 1),)),),
             grounding_questions=((1.0, 2),),
-            sees_further_clips=True,
             largest_mixture=0.5,
+            largest_hidden_share=0.5,
         ),
     ),
 )
@@ -235,6 +235,73 @@ def test_mixing_gives_every_token_a_share_of_others_in_its_frame_and_the_next(cl
             torch.testing.assert_close(mixed[clip, token], (1 - share) * video[clip, token] + share * mean)
 
 
+@given(
+    clips=st.integers(1, 3),
+    layers=st.integers(1, 3),
+    heads=st.integers(1, 3),
+    largest=st.floats(0, 1),
+    seed=st.integers(),
+)
+def test_hidden_keys_are_a_share_of_each_clip_that_differs_from_head_to_head(clips, layers, heads, largest, seed):
+    hidden = draw_hidden_keys(np.random.default_rng(abs(seed)), clips, layers, heads, 2000, largest)
+    assert hidden.shape == (clips, layers, heads, 2000)
+    shares = hidden.float().mean(-1).flatten(1)
+    assert (shares <= largest + 0.06).all()
+    assert (shares.amax(1) - shares.amin(1) < 0.1).all()
+    rows = hidden.flatten(0, 2)
+    assert len(rows.unique(dim=0)) == len(rows) or shares.min() < 0.01
+
+
+@given(
+    queries=st.integers(1, 6),
+    keys_before=st.integers(1, 6),
+    unmentioned=st.integers(0, 3),
+    is_masked=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_a_head_that_does_not_see_a_key_attends_as_if_it_were_not_there(
+    queries, keys_before, unmentioned, is_masked, seed
+):
+    """Against softmax(QK'/sqrt(d))V over the keys that are left; keys behind the mentioned ones are never hidden."""
+    random = torch.Generator().manual_seed(seed)
+    keys = keys_before + queries if is_masked else queries
+    query, key, value = (torch.randn(2, 3, size, 4, generator=random) for size in (queries, keys, keys))
+    hidden = torch.rand(2, 5, 3, max(0, keys - unmentioned), generator=random) < 0.5
+    hidden[..., :1] = False
+    sees = torch.ones(queries, keys, dtype=torch.bool).tril(keys - queries)
+    module = SimpleNamespace(layer_idx=3, is_causal=True, num_key_value_groups=1)
+    mask = sees.expand(2, 1, -1, -1) if is_masked else None
+    found, _ = attention_with_hidden_keys(module, query, key, value, mask, hidden_keys=hidden, scaling=0.5)
+    for clip, head, row in np.ndindex(2, 3, queries):
+        hides = hidden[clip, 3, head].tolist() + [False] * keys
+        left = [i for i in range(keys) if sees[row, i] and not hides[i]]
+        weights = (key[clip, head, left] @ query[clip, head, row] / 2).softmax(0)
+        torch.testing.assert_close(found[clip, row, head], weights @ value[clip, head, left], atol=1e-5, rtol=1e-4)
+
+
+def test_tokens_that_no_head_sees_change_nothing_but_themselves(tokenizer):
+    """What the last token before them knows, and the answers, are the same whatever the hidden tokens show."""
+    model = build_model(TINY.shape, tokenizer, seed=0).eval()
+    model.model.language_model.set_attn_implementation(KEY_DROPOUT)
+    questions = question_tokens(tokenizer, ask(make_scene(7, "train")))
+    owner = torch.zeros(len(questions.ids), dtype=torch.long)
+    features = torch.randn(1, 2, 729, TINY.shape.vision_width, generator=torch.Generator().manual_seed(0))
+    other = features.clone()
+    other[:, 1] = features[:, 1].flip(0, 1)
+    hidden = torch.zeros(1, TINY.shape.text_layers, TINY.shape.text_heads, 2, 196, dtype=torch.bool)
+    hidden[..., 1, :] = True
+
+    def logits(features, hidden=None):
+        before = tokens_before_video(tokenizer)
+        hidden = None if hidden is None else hidden.flatten(-2)
+        return answer(model, before, features, questions, owner, hidden_keys=hidden).logits
+
+    with torch.no_grad():
+        assert not torch.allclose(logits(features), logits(other), atol=1e-4)
+        torch.testing.assert_close(logits(features, hidden), logits(other, hidden), atol=1e-5, rtol=1e-4)
+        assert not torch.allclose(logits(features), logits(features, hidden), atol=1e-4)
+
+
 # --- questions for training alone --------------------------------------------------------------------------------
 
 
@@ -371,6 +438,36 @@ def test_the_state_of_another_recipe_is_refused(trained, tmp_path):
         run(replace(TINY, seed=1), trained / "state", tmp_path / "checkpoint", "cpu")
 
 
+def test_the_last_stage_alone_begins_with_a_checkpoint(trained, tmp_path):
+    """Its weights are those of the checkpoint, and neither tower nor earlier stages are trained again."""
+    shorter = replace(TINY.language[1], schedule=replace(TINY.language[1].schedule, peak_learning_rate=0.0))
+    recipe = replace(TINY, language=(TINY.language[0], shorter))
+    begins_with, state = trained / "checkpoint", tmp_path / "state"
+    run(recipe, state, tmp_path / "checkpoint", "cpu", last_stage_of=begins_with, workers=0)
+    with (
+        safe_open(begins_with / "model.safetensors", "pt") as before,
+        safe_open(tmp_path / "checkpoint" / "model.safetensors", "pt") as after,
+    ):
+        for name in before.keys():  # noqa: SIM118
+            assert torch.equal(before.get_tensor(name), after.get_tensor(name))
+    assert {line["phase"] for line in _log(state)} == {"language_2", "final"}
+    assert _log(state)[-1]["step"] == 12 + 6
+    assert "(`--last-stage-of`)" in (tmp_path / "checkpoint" / "README.md").read_text()
+    assert "--last-stage-of" not in (begins_with / "README.md").read_text()
+
+
+def test_a_state_with_another_beginning_is_refused(trained, tmp_path):
+    with pytest.raises(ValueError, match="state of another recipe"):
+        run(TINY, trained / "state", tmp_path / "checkpoint", "cpu", last_stage_of=trained / "checkpoint")
+
+
+def test_the_checkpoint_of_another_model_is_refused_before_anything_is_written(trained, tmp_path):
+    recipe = replace(TINY, shape=replace(TINY.shape, text_mlp=32))
+    with pytest.raises(ValueError, match="holds another model than the recipe's"):
+        run(recipe, tmp_path / "state", tmp_path / "new", "cpu", last_stage_of=trained / "checkpoint")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_torch_without_muon_is_refused_before_anything_is_written(tmp_path, monkeypatch):
     monkeypatch.delattr(torch.optim, "Muon")
     with pytest.raises(ImportError, match=r"torch>=2\.9"):
@@ -395,6 +492,7 @@ def test_a_folder_with_something_else_is_not_overwritten(tmp_path):
         (["--device", "tpu"], "'tpu' is none of cpu, cuda and cuda:N"),
         (["--device", "cuda:x"], "'cuda:x' is none of"),
         (["--state", __file__], "is a file, but must be a folder"),
+        (["--last-stage-of", "nowhere"], "nowhere holds no model.safetensors: name the folder of a checkpoint"),
         (["--steps", "3"], "unrecognized arguments: --steps 3"),
     ],
 )

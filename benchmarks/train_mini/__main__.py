@@ -24,7 +24,7 @@ def main(arguments: list[str] | None = None) -> None:
     from .run import run
 
     transformers.logging.set_verbosity_error()
-    run(Recipe(), options.state, options.output, options.device, export_only=options.export_only)
+    run(Recipe(), options.state, options.output, options.device, options.export_only, options.last_stage_of)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from transformers import LlavaOnevisionForConditionalGeneration
 from transformers.models.qwen2.modeling_qwen2 import rotate_half
 
 from .conversations import QuestionTokens
+from .key_dropout import hidden_prompt_keys
 from .token_mixing import Mixing
 from .tracking import TRACKING_HEAD, TRACKING_LAYER
 
@@ -49,6 +50,7 @@ def answer(
     look_layers: tuple[int, ...] = (),
     tracking_tokens: tuple[Tensor, ...] = (),
     mixing: Mixing | None = None,
+    hidden_keys: Tensor | None = None,
 ) -> Answers:
     """Asks the stock model.
 
@@ -60,6 +62,8 @@ def answer(
         look_layers: counted from 0.
         tracking_tokens: for each clip (M,), the video tokens whose look back is wanted.
         mixing: of the video tokens, newline excluded; none by default.
+        hidden_keys: (C, layers, heads, F * P), the video tokens that a head does not see, for a model whose attention
+            is `key_dropout`; none by default. What the looks tell is what the heads would pay if they saw all.
     """
     inner = model.model
     video = _video_embeddings(inner, features)
@@ -70,6 +74,9 @@ def answer(
     start = inner.language_model.embed_tokens(before_video).expand(num_clips, -1, -1)
     scale = video.new_ones(num_clips) if position_scale is None else position_scale
     positions = _positions(len(before_video), num_video, scale)
+    hidden = {}
+    if hidden_keys is not None:
+        hidden["hidden_keys"] = hidden_prompt_keys(hidden_keys, len(before_video), positions.shape[1])
     with _queries(inner.language_model, {TRACKING_LAYER: TRACKING_HEAD}) as queries:
         read = inner.language_model(
             inputs_embeds=torch.cat([start, video, newline], dim=1),
@@ -77,6 +84,7 @@ def answer(
             attention_mask={"full_attention": None},
             use_cache=True,
             output_hidden_states=True,
+            **hidden,
         )
     cache = read.past_key_values
     of_video = slice(len(before_video), len(before_video) + num_video)
@@ -100,6 +108,7 @@ def answer(
             past_key_values=cache,
             use_cache=True,
             output_hidden_states=True,
+            **hidden,
         )
     hidden = asked.last_hidden_state
     row, column = clip_of_question.unsqueeze(1), packed.start.unsqueeze(1) + questions.asks_at

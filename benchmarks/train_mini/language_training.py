@@ -1,7 +1,7 @@
 """The second phase: projector, newline and language model learn to answer, on the frozen tower's cached output.
 
 Always with all video tokens of the frames; how many frames, and how far apart the positions of the tokens are, differs
-from step to step, so that the model does not count on a certain number of tokens. The last stage puts noise on them.
+from step to step, so that the model does not count on a certain number of tokens. Later stages put noise on them.
 """
 
 from functools import partial
@@ -20,6 +20,7 @@ from .conversations import NO_ANSWER, beginning_tokens, joined, question_tokens,
 from .evaluation import evaluate
 from .feature_cache import FeatureCache
 from .grounding import ground
+from .key_dropout import KEY_DROPOUT, draw_hidden_keys
 from .pointing import HIGH_LAYER, LAYERS, FindingHeads, Names, pointers, pointing_loss
 from .recipe import LanguageStage
 from .token_mixing import draw_mixing
@@ -40,6 +41,7 @@ class LanguageLearner(nn.Module):
         width = model.config.text_config.hidden_size
         self.tracking, self.finding = TrackingHeads(width), FindingHeads(width)
         model.model.vision_tower.requires_grad_(False)
+        model.model.language_model.set_attn_implementation(KEY_DROPOUT)
 
 
 def train_language(
@@ -68,6 +70,7 @@ def train_language(
             look_layers=LAYERS,
             tracking_tokens=tuple((track.owner >= 0).nonzero()[:, 0].to(device) for track in batch["tracks"]),
             mixing=None if batch["mixing"] is None else batch["mixing"].to(device),
+            hidden_keys=None if batch["hidden_keys"] is None else batch["hidden_keys"].to(device),
         )
         is_asked = questions.answers[:, 0] != NO_ANSWER
         word, end = (
@@ -91,12 +94,18 @@ def train_language(
     def held_out_accuracy() -> dict[str, float]:
         return evaluate(learner.model, tokenizer, held_out)["accuracy"]
 
-    draw = partial(draw_batch, caches, tokenizer, stage, seed)
+    text = learner.model.config.text_config
+    draw = partial(draw_batch, caches, tokenizer, stage, (text.num_hidden_layers, text.num_attention_heads), seed)
     train(name, learner, draw, loss_of, stage.schedule, state_folder, held_out_accuracy, workers=0)
 
 
 def draw_batch(
-    caches: list[FeatureCache], tokenizer: Qwen2Tokenizer, stage: LanguageStage, seed: int, step: int
+    caches: list[FeatureCache],
+    tokenizer: Qwen2Tokenizer,
+    stage: LanguageStage,
+    layers_and_heads: tuple[int, int],
+    seed: int,
+    step: int,
 ) -> dict:
     """Draws clips of one number of frames, with all of their questions that these frames can answer."""
     draw = np.random.default_rng([seed, step])
@@ -121,12 +130,16 @@ def draw_batch(
         clip_of_question += [row] * (len(asked) + len(named))
     scales = np.exp(draw.uniform(np.log(stage.smallest_position_scale), 0, count))
     scales = np.where(draw.random(count) < stage.unscaled_share, 1.0, scales)
-    mixing = None
+    mixing = hidden_keys = None
     if stage.largest_mixture:
         mixing = draw_mixing(draw, count, num_frames, POOLED_GRID**2, stage.largest_mixture)
+    if stage.largest_hidden_share:
+        num_video = num_frames * POOLED_GRID**2
+        hidden_keys = draw_hidden_keys(draw, count, *layers_and_heads, num_video, stage.largest_hidden_share)
     return {
         "features": torch.stack(features),
         "mixing": mixing,
+        "hidden_keys": hidden_keys,
         "tracks": tracks,
         "pointers": pointing,
         "questions": joined(questions),

@@ -24,7 +24,7 @@ width {text_width}). Weights are stored in half precision and loaded in float32.
 
 ## How it was trained
 
-By `python -m benchmarks.train_mini` of the AOT repository, with seed {seed}, on full video tokens only.
+By `python -m benchmarks.train_mini` of the AOT repository, with seed {seed}, on full video tokens only.{continued}
 
 1. The vision tower, on {vision_scenes:,} scenes, {vision_steps:,} steps: each patch tells colour, shape, size, centre
    and outline of its object, its own place, and how many objects of each shape the frame shows.
@@ -33,11 +33,14 @@ By `python -m benchmarks.train_mini` of the AOT repository, with seed {seed}, on
    that a clip shows. Three kinds of loss were used in training alone, computed from what the generator knows: what a
    video token is to tell about its object's past, where names of objects are to look, and what they are to find there.
    The number of frames ({fewest} to {most}) and the distances between the tokens' positions differ from step to step.
-   Two attention heads of the lowest layer, which tell the time, were set by hand and did not learn. In the last
-   {mixed_steps:,} steps, with longer clips, each video token got a share of the mean of a few others, up to
-   {largest_mixture:.0%}, that differs from clip to clip: so the model can read tokens that are averages, as pooling
-   and merging make them. Of five kinds of noise it is the one with which AOT at its defaults kept most of the right
-   answers at 10 % of the tokens, on clips that are used for nothing else: its share there is flattered by that.
+   Two attention heads of the lowest layer, which tell the time, were set by hand and did not learn.
+3. In the last {mixed_steps:,} of these steps, with longer clips, two kinds of noise. Each video token got a share of
+   the mean of a few others, up to {largest_mixture:.0%}, that differs from clip to clip: so the model can read tokens
+   that are averages, as pooling and merging make them. And in the last {hidden_steps:,}, each attention head missed a
+   random share of the video tokens, up to {largest_hidden_share:.0%} (DropKey): so none counts on one token that
+   stands for many. Both were chosen among six kinds by what AOT at its defaults kept of the right answers at 10 % of
+   the tokens, on clips that are used for nothing else: its share is flattered by that, and so is that of any method
+   that drops or merges tokens.
 
 Neither phase saw a {withheld}; every held-out clip shows at least one of these.
 
@@ -55,14 +58,25 @@ was trained on, and it answers them with confident nonsense. Its vocabulary of w
 any other text is read byte by byte, which it never learnt.
 """
 
+CONTINUED = """ The last stage began with
+the checkpoint that the stages before it made, in half precision (`--last-stage-of`)."""
 
-def model_card(recipe: Recipe, results: dict, num_parameters: int, withheld: list[str], language_steps: int) -> str:
+
+def model_card(
+    recipe: Recipe,
+    results: dict,
+    num_parameters: int,
+    withheld: list[str],
+    language_steps: int,
+    is_continued: bool,
+) -> str:
     """Writes the card.
 
     Args:
         results: of the final evaluation: `accuracy` by type, `chance`, and `questions` by type.
         withheld: the looks that training never shows, such as "red triangle".
         language_steps: how many steps the language model has been trained.
+        is_continued: whether the last stage began with a checkpoint, not with the state that the others left.
     """
     frames = [count for stage in recipe.language for _, weights in stage.frame_counts for count, _ in weights]
     return CARD.format(
@@ -74,11 +88,14 @@ def model_card(recipe: Recipe, results: dict, num_parameters: int, withheld: lis
         seed=recipe.seed,
         vision_scenes=recipe.vision.scenes,
         vision_steps=recipe.vision.schedule.steps,
-        clips=recipe.features.clips + recipe.features.long_clips + recipe.features.further_clips,
+        clips=recipe.features.clips + sum(recipe.features.long_clips),
         language_steps=language_steps,
         language_planned=sum(stage.schedule.steps for stage in recipe.language),
         mixed_steps=sum(stage.schedule.steps for stage in recipe.language if stage.largest_mixture),
         largest_mixture=max(stage.largest_mixture for stage in recipe.language),
+        hidden_steps=sum(stage.schedule.steps for stage in recipe.language if stage.largest_hidden_share),
+        largest_hidden_share=max(stage.largest_hidden_share for stage in recipe.language),
+        continued=CONTINUED if is_continued else "",
         fewest=min(frames),
         most=max(frames),
         withheld=f"{', '.join(withheld[:-1])} or {withheld[-1]}",

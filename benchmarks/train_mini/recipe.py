@@ -49,15 +49,13 @@ class FeatureRecipe:
 
     Attributes:
         clips, frames: those of which there are most, and their frames.
-        long_clips, long_frames: longer ones; held-out clips are as long.
-        further_clips: other ones as long, for the last stage.
+        long_clips, long_frames: longer ones, others in each stage; held-out clips are as long.
     """
 
     clips: int = 1700
     frames: int = 8
-    long_clips: int = 300
+    long_clips: tuple[int, ...] = (300, 700, 700)
     long_frames: int = 16
-    further_clips: int = 700
     held_out_clips: int = 40
     final_clips: int = 160
 
@@ -67,7 +65,6 @@ class LanguageStage:
     """Projector, newline and language model on cached features, with a schedule of its own.
 
     Attributes:
-        sees_further_clips: instead of the first long ones; the short ones all stages see.
         tokens_a_step: tokens of a batch, those of the questions included; a step has as many clips as fit.
         frame_counts: (until this share of the run, ((frames of a clip, weight), ...)) in ascending order.
         smallest_position_scale: distances between the positions of video tokens are multiplied by a random factor
@@ -77,13 +74,14 @@ class LanguageStage:
         finding_weight: of the training-only loss on what names of objects find there.
         grounding_questions: (until this share of the run, further questions a clip), see `grounding`.
         largest_mixture: the most that a video token gets of others, see `token_mixing`.
+        largest_hidden_share: the most of the video tokens that a head does not see, see `key_dropout`.
     """
 
     schedule: Schedule
     frame_counts: tuple
     grounding_questions: tuple
-    sees_further_clips: bool = False
     largest_mixture: float = 0.0
+    largest_hidden_share: float = 0.0
     tokens_a_step: int = 3640
     smallest_position_scale: float = 0.1
     unscaled_share: float = 0.4
@@ -92,7 +90,8 @@ class LanguageStage:
     finding_weight: float = 0.5
 
 
-# From single frames to clips; then on with more long clips and noise, the learning rate being raised again.
+# From single frames to clips; then on with more long clips and noise, the learning rate being raised again; at last
+# with other clips and heads that do not see all of them.
 LANGUAGE_STAGES = (
     LanguageStage(
         schedule=Schedule(
@@ -112,8 +111,18 @@ LANGUAGE_STAGES = (
         ),
         frame_counts=((1.0, ((4, 1), (8, 2), (16, 3))),),
         grounding_questions=((1.0, 2),),
-        sees_further_clips=True,
         largest_mixture=0.65,
+    ),
+    LanguageStage(
+        schedule=Schedule(
+            steps=1700, peak_learning_rate=6e-4, warmup_steps=60, evaluate_every=250, matrix_learning_rate=0.004
+        ),
+        frame_counts=((1.0, ((4, 1), (8, 2), (16, 3))),),
+        grounding_questions=((1.0, 2),),
+        largest_mixture=0.65,
+        largest_hidden_share=0.9,
+        smallest_position_scale=0.03,
+        unscaled_share=0.3,
     ),
 )
 

@@ -1,6 +1,8 @@
 """The whole run: vision tower, cached features, language model, checkpoint."""
 
+import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +26,7 @@ from .language_training import LanguageLearner, train_language
 from .model import build_model
 from .model_card import model_card
 from .optimizers import require_muon
-from .recipe import FeatureRecipe, Recipe
+from .recipe import FeatureRecipe, LanguageStage, Recipe
 from .tokenizer import build_tokenizer
 from .training_loop import append_log, load_state
 from .vision_pretraining import PretrainedTower, pretrain_vision
@@ -32,8 +34,8 @@ from .vision_pretraining import PretrainedTower, pretrain_vision
 # Seeds of scenes. Every use has a stream of its own, so that no two see the same clip.
 VISION_SEED = 0
 CLIP_SEED = 1_000_000
-LONG_CLIP_SEED = 2_000_000
-FURTHER_CLIP_SEED = 4_000_000
+# Of each stage of the language model.
+LONG_CLIP_SEEDS = (2_000_000, 4_000_000, 6_000_000)
 TOKENIZER_SEEDS = range(3_000_000, 3_000_500)
 HELD_OUT_VISION_SEED = 10_000_000
 HELD_OUT_SEED = 11_000_000
@@ -41,34 +43,70 @@ FINAL_SEED = 12_000_000
 
 
 def run(
-    recipe: Recipe, state: Path, output: Path, device: str | None = None, export_only: bool = False, workers: int = 2
+    recipe: Recipe,
+    state: Path,
+    output: Path,
+    device: str | None = None,
+    export_only: bool = False,
+    last_stage_of: Path | None = None,
+    workers: int = 2,
 ) -> None:
     """Trains, or goes on with the state in the folder, and writes the checkpoint.
 
     Args:
         device: where to; the CUDA device by default where there is one.
         export_only: train no further.
+        last_stage_of: a checkpoint that has all behind it but the language model's last stage, which alone is run.
         workers: processes that draw frames; 0 draws them in this one.
 
     Raises:
         ImportError: if torch is too old.
         OSError: if the output folder holds something else.
-        ValueError: if the state is that of another recipe, or nothing to export.
+        ValueError: if the state is that of another recipe, or nothing to export, or the checkpoint is another model's.
     """
     require_muon()
     check_output(output)
-    state.mkdir(parents=True, exist_ok=True)
-    if export_only and not (state / f"{_stage_names(recipe)[0]}.pt").exists():
+    stages = _stages(recipe, only_last=last_stage_of is not None)
+    if export_only and not (state / f"{stages[0].name}.pt").exists():
         raise ValueError(f"there is nothing to export in {state}: its language model has not begun to learn")
-    _claim(state, recipe)
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     torch.manual_seed(recipe.seed)
     tokenizer = _tokenizer()
-    model = build_model(recipe.shape, tokenizer, recipe.seed).to(device)
-    if not export_only:
+    model = build_model(recipe.shape, tokenizer, recipe.seed)
+    if last_stage_of is not None:
+        _take_over(model, last_stage_of)
+    state.mkdir(parents=True, exist_ok=True)
+    _claim(state, recipe, last_stage_of)
+    model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if not export_only and last_stage_of is None:
         _vision_phase(recipe, model.model.vision_tower, state, workers)
-    steps = _language_phase(recipe, model, tokenizer, state, export_only, workers)
-    _export(recipe, model.eval(), tokenizer, state, output, steps, workers)
+    steps = _language_phase(recipe, stages, model, tokenizer, state, export_only, workers)
+    _export(recipe, model.eval(), tokenizer, state, output, steps, last_stage_of is not None, workers)
+
+
+@dataclass(frozen=True)
+class _NumberedStage:
+    """A stage of the language model; `index` counts from 0, the name from 1."""
+
+    index: int
+    stage: LanguageStage
+
+    @property
+    def name(self) -> str:
+        return f"language_{self.index + 1}"
+
+
+def _stages(recipe: Recipe, only_last: bool) -> list[_NumberedStage]:
+    stages = [_NumberedStage(index, stage) for index, stage in enumerate(recipe.language)]
+    return stages[-1:] if only_last else stages
+
+
+def _take_over(model: LlavaOnevisionForConditionalGeneration, checkpoint: Path) -> None:
+    """Loads the weights of a checkpoint of the same model; of another one, raises ValueError."""
+    weights = LlavaOnevisionForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32).state_dict()
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"{checkpoint} holds another model than the recipe's: {error}") from error
 
 
 def _tokenizer() -> Qwen2Tokenizer:
@@ -96,6 +134,7 @@ def _vision_phase(recipe: Recipe, vision_tower: nn.Module, state: Path, workers:
 
 def _language_phase(
     recipe: Recipe,
+    stages: list[_NumberedStage],
     model: LlavaOnevisionForConditionalGeneration,
     tokenizer: Qwen2Tokenizer,
     state: Path,
@@ -107,23 +146,22 @@ def _language_phase(
     if not export_only:
         keep_clocks(model.model, first_tokens(tokenizer))
         tower, count = model.model.vision_tower, recipe.features.held_out_clips
-        short, long, further = _training_clips(recipe.features, tower, state, workers)
         held_out = _held_out(recipe, tower, state / "held_out.npy", HELD_OUT_SEED, count, workers)
-        for number, (stage, name) in enumerate(zip(recipe.language, _stage_names(recipe))):
-            caches = [short, further if stage.sees_further_clips else long]
-            train_language(name, learner, tokenizer, caches, held_out, stage, recipe.seed + number, state)
-    return sum(load_state(state / f"{name}.pt", learner) for name in _stage_names(recipe))
+        for each in stages:
+            caches = _training_clips(recipe.features, each.index, tower, state, workers)
+            seed = recipe.seed + each.index
+            train_language(each.name, learner, tokenizer, caches, held_out, each.stage, seed, state)
+    before = sum(stage.schedule.steps for stage in recipe.language[: stages[0].index])
+    return before + sum(load_state(state / f"{each.name}.pt", learner) for each in stages)
 
 
-def _stage_names(recipe: Recipe) -> list[str]:
-    return [f"language_{number}" for number, _ in enumerate(recipe.language, start=1)]
-
-
-def _training_clips(sizes: FeatureRecipe, vision_tower: nn.Module, state: Path, workers: int) -> list[FeatureCache]:
+def _training_clips(
+    sizes: FeatureRecipe, stage: int, vision_tower: nn.Module, state: Path, workers: int
+) -> list[FeatureCache]:
+    """The short clips, which all stages see, and the stage's own long ones."""
     uses = (
         ("clips", CLIP_SEED, sizes.clips, sizes.frames),
-        ("long", LONG_CLIP_SEED, sizes.long_clips, sizes.long_frames),
-        ("further", FURTHER_CLIP_SEED, sizes.further_clips, sizes.long_frames),
+        (f"long_{stage + 1}", LONG_CLIP_SEEDS[stage], sizes.long_clips[stage], sizes.long_frames),
     )
     return [
         feature_cache(state / f"{name}.npy", vision_tower, "train", seed, count, frames, min(1, workers))
@@ -138,6 +176,7 @@ def _export(
     state: Path,
     output: Path,
     steps: int,
+    is_continued: bool,
     workers: int,
 ) -> None:
     tower, count = model.model.vision_tower, recipe.features.final_clips
@@ -146,7 +185,7 @@ def _export(
     append_log(state, phase="final", step=steps, **results)
     withheld = sorted(f"{colour} {shape}" for colour, shape in HELD_OUT_LOOKS)
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
-    export(model, tokenizer, model_card(recipe, results, num_parameters, withheld, steps), output)
+    export(model, tokenizer, model_card(recipe, results, num_parameters, withheld, steps, is_continued), output)
 
 
 def _held_out(
@@ -155,10 +194,13 @@ def _held_out(
     return feature_cache(file, vision_tower, "held_out", seed, clips, recipe.features.long_frames, min(1, workers))
 
 
-def _claim(state: Path, recipe: Recipe) -> None:
-    """Notes the recipe in a new state folder; refuses a folder that holds another one's state."""
+def _claim(state: Path, recipe: Recipe, last_stage_of: Path | None) -> None:
+    """Notes recipe and beginning in a new state folder; refuses a folder that holds another one's state."""
     file = state / "recipe.json"
-    text = json.dumps(recipe.as_dict(), indent=1)
+    begins_with = None
+    if last_stage_of is not None:
+        begins_with = hashlib.sha256((last_stage_of / "model.safetensors").read_bytes()).hexdigest()
+    text = json.dumps({**recipe.as_dict(), "last_stage_of": begins_with}, indent=1)
     if not file.exists():
         write_whole(file, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     elif json.loads(file.read_text(encoding="utf-8")) != json.loads(text):
