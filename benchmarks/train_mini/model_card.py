@@ -42,7 +42,8 @@ By `python -m benchmarks.train_mini` of the AOT repository, with seed {seed}, on
    the tokens, on clips that are used for nothing else: its share is flattered by that, and so is that of any method
    that drops or merges tokens.
 
-Neither phase saw a {withheld}; every held-out clip shows at least one of these.
+No step saw a {withheld}; every held-out clip
+shows at least one of these.
 
 ## Held-out accuracy
 

@@ -115,7 +115,7 @@ LANGUAGE_STAGES = (
     ),
     LanguageStage(
         schedule=Schedule(
-            steps=1700, peak_learning_rate=6e-4, warmup_steps=60, evaluate_every=250, matrix_learning_rate=0.004
+            steps=1600, peak_learning_rate=6e-4, warmup_steps=60, evaluate_every=400, matrix_learning_rate=0.004
         ),
         frame_counts=((1.0, ((4, 1), (8, 2), (16, 3))),),
         grounding_questions=((1.0, 2),),
