@@ -63,6 +63,8 @@ TINY = Recipe(
             grounding_questions=((1.0, 2),),
             largest_mixture=0.5,
             largest_hidden_share=0.5,
+            tracking_weight=0.0,
+            finding_weight=0.0,
         ),
     ),
 )

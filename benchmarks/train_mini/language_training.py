@@ -76,18 +76,22 @@ def train_language(
         word, end = (
             functional.cross_entropy(answers.logits[is_asked, i], questions.answers[is_asked, i]) for i in (0, 1)
         )
-        tracking = learner.tracking.loss(answers.video_hidden, batch["tracks"], batch["position_scale"].to(device))
         looking_back = look_back_loss(answers.looks_back, batch["tracks"])
         at_video = {layer: attention[~is_asked] for layer, attention in answers.looks_at_video.items()}
         at_names = {layer: attention[is_asked] for layer, attention in answers.looks_at_question.items()}
         pointing = pointing_loss(at_video, batch["pointers"])
         asking = names.asking_loss(at_names, questions[is_asked])
-        finding = learner.finding.loss(answers.asked_hidden[HIGH_LAYER + 1][~is_asked], batch["pointers"])
-        loss = word + END_WEIGHT * end + stage.tracking_weight * tracking
-        loss = loss + stage.pointing_weight * (pointing + asking + looking_back) + stage.finding_weight * finding
+        loss = word + END_WEIGHT * end + stage.pointing_weight * (pointing + asking + looking_back)
         right = (answers.logits[:, 0].argmax(-1) == questions.answers[:, 0])[is_asked].float().mean()
-        terms = {"answer": word, "tracking": tracking, "looking_back": looking_back}
-        terms |= {"pointing": pointing, "asking": asking, "finding": finding, "right": right}
+        terms = {"answer": word, "looking_back": looking_back, "pointing": pointing, "asking": asking, "right": right}
+        if stage.tracking_weight:
+            scale = batch["position_scale"].to(device)
+            terms["tracking"] = learner.tracking.loss(answers.video_hidden, batch["tracks"], scale)
+            loss = loss + stage.tracking_weight * terms["tracking"]
+        if stage.finding_weight:
+            found = answers.asked_hidden[HIGH_LAYER + 1][~is_asked]
+            terms["finding"] = learner.finding.loss(found, batch["pointers"])
+            loss = loss + stage.finding_weight * terms["finding"]
         figures = {name: term.item() for name, term in terms.items()}
         return loss, {**figures, "frames": batch["features"].shape[1]}
 

@@ -69,9 +69,9 @@ class LanguageStage:
         frame_counts: (until this share of the run, ((frames of a clip, weight), ...)) in ascending order.
         smallest_position_scale: distances between the positions of video tokens are multiplied by a random factor
             from this to 1, but for a share `unscaled_share` of the clips.
-        tracking_weight: of the training-only loss on the video tokens, see `tracking`.
+        tracking_weight: of the training-only loss on the video tokens, see `tracking`; 0 for none.
         pointing_weight: of the training-only loss on where names of objects and answers look, see `pointing`.
-        finding_weight: of the training-only loss on what names of objects find there.
+        finding_weight: of the training-only loss on what names of objects find there; 0 for none.
         grounding_questions: (until this share of the run, further questions a clip), see `grounding`.
         largest_mixture: the most that a video token gets of others, see `token_mixing`.
         largest_hidden_share: the most of the video tokens that a head does not see, see `key_dropout`.
@@ -123,6 +123,9 @@ LANGUAGE_STAGES = (
         largest_hidden_share=0.9,
         smallest_position_scale=0.03,
         unscaled_share=0.3,
+        # No checkpoint has the heads that these losses need, and this stage may begin with one.
+        tracking_weight=0.0,
+        finding_weight=0.0,
     ),
 )
 
