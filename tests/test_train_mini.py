@@ -63,6 +63,7 @@ TINY = Recipe(
             grounding_questions=((1.0, 2),),
             largest_mixture=0.5,
             largest_hidden_share=0.5,
+            beginning_share=0.25,
             tracking_weight=0.0,
             finding_weight=0.0,
         ),
@@ -438,6 +439,16 @@ def test_stored_weights_are_half_precision(trained):
 def test_the_state_of_another_recipe_is_refused(trained, tmp_path):
     with pytest.raises(ValueError, match="state of another recipe: name another folder with --state"):
         run(replace(TINY, seed=1), trained / "state", tmp_path / "checkpoint", "cpu")
+
+
+def test_the_checkpoint_has_the_beginning_s_share_of_what_the_last_stage_began_with(trained, tmp_path):
+    beginning, learnt = _weights(trained / "state", "language_1"), _weights(trained / "state", "language_2")
+    run(TINY, trained / "state", tmp_path / "again", "cpu", export_only=True, workers=0)
+    for checkpoint in (trained / "checkpoint", tmp_path / "again"):
+        model = LlavaOnevisionForConditionalGeneration.from_pretrained(checkpoint)
+        for name, weight in model.state_dict().items():
+            average = 0.25 * beginning[f"model.{name}"] + 0.75 * learnt[f"model.{name}"]
+            torch.testing.assert_close(weight, average.half().float(), atol=1e-5, rtol=2e-3)
 
 
 def test_the_last_stage_alone_begins_with_a_checkpoint(trained, tmp_path):

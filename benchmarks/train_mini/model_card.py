@@ -38,9 +38,10 @@ By `python -m benchmarks.train_mini` of the AOT repository, with seed {seed}, on
    the mean of a few others, up to {largest_mixture:.0%}, that differs from clip to clip: so the model can read tokens
    that are averages, as pooling and merging make them. And in the last {hidden_steps:,}, each attention head missed a
    random share of the video tokens, up to {largest_hidden_share:.0%} (DropKey): so none counts on one token that
-   stands for many. Both were chosen among six kinds by what AOT at its defaults kept of the right answers at 10 % of
-   the tokens, on clips that are used for nothing else: its share is flattered by that, and so is that of any method
-   that drops or merges tokens.
+   stands for many. The weights that these last steps left were averaged with those they began with, which make up
+   {beginning_share:.0%} (WiSE-FT). All this was chosen by what AOT at its defaults kept of the right answers at 10 %
+   of the tokens, on clips that are used for nothing else, the two kinds of noise among six: its share is flattered by
+   that, and so is that of any method that drops or merges tokens.
 
 No step saw a {withheld}; every held-out clip
 shows at least one of these.
@@ -96,6 +97,7 @@ def model_card(
         largest_mixture=max(stage.largest_mixture for stage in recipe.language),
         hidden_steps=sum(stage.schedule.steps for stage in recipe.language if stage.largest_hidden_share),
         largest_hidden_share=max(stage.largest_hidden_share for stage in recipe.language),
+        beginning_share=recipe.language[-1].beginning_share,
         continued=CONTINUED if is_continued else "",
         fewest=min(frames),
         most=max(frames),

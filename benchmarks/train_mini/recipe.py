@@ -75,6 +75,8 @@ class LanguageStage:
         grounding_questions: (until this share of the run, further questions a clip), see `grounding`.
         largest_mixture: the most that a video token gets of others, see `token_mixing`.
         largest_hidden_share: the most of the video tokens that a head does not see, see `key_dropout`.
+        beginning_share: of the weights that the stage began with, in their average with the learnt ones that it leaves
+            behind (WiSE-FT, Wortsman et al., CVPR 2022): so a short stage forgets less; 0 for none.
     """
 
     schedule: Schedule
@@ -82,6 +84,7 @@ class LanguageStage:
     grounding_questions: tuple
     largest_mixture: float = 0.0
     largest_hidden_share: float = 0.0
+    beginning_share: float = 0.0
     tokens_a_step: int = 3640
     smallest_position_scale: float = 0.1
     unscaled_share: float = 0.4
@@ -121,6 +124,7 @@ LANGUAGE_STAGES = (
         grounding_questions=((1.0, 2),),
         largest_mixture=0.65,
         largest_hidden_share=0.9,
+        beginning_share=0.5,
         smallest_position_scale=0.03,
         unscaled_share=0.3,
         # No checkpoint has the heads that these losses need, and this stage may begin with one.

@@ -147,12 +147,22 @@ def _language_phase(
         keep_clocks(model.model, first_tokens(tokenizer))
         tower, count = model.model.vision_tower, recipe.features.held_out_clips
         held_out = _held_out(recipe, tower, state / "held_out.npy", HELD_OUT_SEED, count, workers)
-        for each in stages:
+    steps = sum(stage.schedule.steps for stage in recipe.language[: stages[0].index])
+    for each in stages:
+        begins_with = [parameter.detach().clone() for parameter in learner.parameters()]
+        if not export_only:
             caches = _training_clips(recipe.features, each.index, tower, state, workers)
             seed = recipe.seed + each.index
             train_language(each.name, learner, tokenizer, caches, held_out, each.stage, seed, state)
-    before = sum(stage.schedule.steps for stage in recipe.language[: stages[0].index])
-    return before + sum(load_state(state / f"{each.name}.pt", learner) for each in stages)
+        steps += load_state(state / f"{each.name}.pt", learner)
+        _average(learner, begins_with, each.stage.beginning_share)
+    return steps
+
+
+@torch.no_grad()
+def _average(learner: LanguageLearner, begins_with: list[torch.Tensor], beginning_share: float) -> None:
+    for parameter, beginning in zip(learner.parameters(), begins_with):
+        parameter.lerp_(beginning, beginning_share)
 
 
 def _training_clips(
