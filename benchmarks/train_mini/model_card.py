@@ -60,8 +60,8 @@ was trained on, and it answers them with confident nonsense. Its vocabulary of w
 any other text is read byte by byte, which it never learnt.
 """
 
-CONTINUED = """ The last stage began with
-the checkpoint that the stages before it made, in half precision (`--last-stage-of`)."""
+CONTINUED = """
+The last stage began with the checkpoint that the stages before it made, in half precision (`--last-stage-of`)."""
 
 
 def model_card(
