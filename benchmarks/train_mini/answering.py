@@ -74,9 +74,9 @@ def answer(
     start = inner.language_model.embed_tokens(before_video).expand(num_clips, -1, -1)
     scale = video.new_ones(num_clips) if position_scale is None else position_scale
     positions = _positions(len(before_video), num_video, scale)
-    hidden = {}
+    out_of_sight = {}
     if hidden_keys is not None:
-        hidden["hidden_keys"] = hidden_prompt_keys(hidden_keys, len(before_video), positions.shape[1])
+        out_of_sight["hidden_keys"] = hidden_prompt_keys(hidden_keys, len(before_video), positions.shape[1])
     with _queries(inner.language_model, {TRACKING_LAYER: TRACKING_HEAD}) as queries:
         read = inner.language_model(
             inputs_embeds=torch.cat([start, video, newline], dim=1),
@@ -84,7 +84,7 @@ def answer(
             attention_mask={"full_attention": None},
             use_cache=True,
             output_hidden_states=True,
-            **hidden,
+            **out_of_sight,
         )
     cache = read.past_key_values
     of_video = slice(len(before_video), len(before_video) + num_video)
@@ -108,7 +108,7 @@ def answer(
             past_key_values=cache,
             use_cache=True,
             output_hidden_states=True,
-            **hidden,
+            **out_of_sight,
         )
     hidden = asked.last_hidden_state
     row, column = clip_of_question.unsqueeze(1), packed.start.unsqueeze(1) + questions.asks_at
