@@ -43,7 +43,7 @@ def right():
 def test_it_answers_from_all_tokens(right):
     """84.3 % on these clips, 87.4 % on those of the model card; the rest is for machines that round in another way."""
     right, asked = right
-    assert right[FULL.name] >= 0.83 * asked
+    assert right[FULL.name] >= 0.84 * asked
 
 
 def test_aot_keeps_95_percent_of_the_right_answers_at_a_tenth_of_the_tokens(right):
@@ -55,7 +55,7 @@ def test_aot_keeps_95_percent_of_the_right_answers_at_a_tenth_of_the_tokens(righ
 def test_random_tokens_are_much_worse(right):
     """By 10.9 points on these clips."""
     right, asked = right
-    assert right[RANDOM.name] <= right[AOT.name] - 0.08 * asked
+    assert right[RANDOM.name] <= right[AOT.name] - 0.1 * asked
 
 
 def test_it_is_a_stock_checkpoint_and_small():
