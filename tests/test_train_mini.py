@@ -1,6 +1,7 @@
 """Training of the mini checkpoint, in a size that takes seconds."""
 
 import json
+import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -479,6 +480,15 @@ def test_the_checkpoint_of_another_model_is_refused_before_anything_is_written(t
     with pytest.raises(ValueError, match="holds another model than the recipe's"):
         run(recipe, tmp_path / "state", tmp_path / "new", "cpu", last_stage_of=trained / "checkpoint")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_broken_checkpoint_is_refused_before_anything_is_written(trained, tmp_path):
+    broken = shutil.copytree(trained / "checkpoint", tmp_path / "broken")
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"broken cannot be read: .*; get them anew"):
+        run(TINY, tmp_path / "state", tmp_path / "new", "cpu", last_stage_of=broken)
+    assert list(tmp_path.iterdir()) == [broken]
 
 
 def test_a_torch_without_muon_is_refused_before_anything_is_written(tmp_path, monkeypatch):

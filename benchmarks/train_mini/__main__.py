@@ -13,7 +13,7 @@ def main(arguments: list[str] | None = None) -> None:
     Raises:
         ImportError: if torch is too old.
         OSError: if state or checkpoint cannot be written.
-        ValueError: if the state is that of another recipe.
+        ValueError: if the state is that of another recipe, or the checkpoint broken or another model's.
     """
     options = parse_options(arguments, PROG)
 

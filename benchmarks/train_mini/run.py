@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import LlavaOnevisionForConditionalGeneration, Qwen2Tokenizer
 
@@ -62,7 +63,8 @@ def run(
     Raises:
         ImportError: if torch is too old.
         OSError: if the output folder holds something else.
-        ValueError: if the state is that of another recipe, or nothing to export, or the checkpoint is another model's.
+        ValueError: if the state is that of another recipe, or nothing to export, or the checkpoint is broken or
+            another model's.
     """
     require_muon()
     check_output(output)
@@ -101,10 +103,12 @@ def _stages(recipe: Recipe, only_last: bool) -> list[_NumberedStage]:
 
 
 def _take_over(model: LlavaOnevisionForConditionalGeneration, checkpoint: Path) -> None:
-    """Loads the weights of a checkpoint of the same model; of another one, raises ValueError."""
-    weights = LlavaOnevisionForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32).state_dict()
+    """Loads the weights of a checkpoint of the same model; of another or a broken one, raises ValueError."""
     try:
-        model.load_state_dict(weights)
+        loaded = LlavaOnevisionForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32)
+        model.load_state_dict(loaded.state_dict())
+    except SafetensorError as error:
+        raise ValueError(f"the weights of {checkpoint} cannot be read: {error}; get them anew") from error
     except RuntimeError as error:
         raise ValueError(f"{checkpoint} holds another model than the recipe's: {error}") from error
 
