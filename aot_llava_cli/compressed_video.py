@@ -71,7 +71,7 @@ def compress(
             )
     with torch.inference_mode():
         (compressed,) = model.model.compress_videos(
-            inputs["pixel_values_videos"].to(model.device, model.dtype), num_video_tokens=[num_tokens]
+            inputs["pixel_values_videos"].to(model.device, model.dtype), kept_video_tokens=[num_tokens]
         )
     return CompressedVideo(
         name=video.name,

@@ -24,7 +24,11 @@ def capture_attention_received(vision_tower: nn.Module, layers: Sequence[int]) -
     Args:
         vision_tower: a model whose attention modules have `q_proj`, `k_proj`, `head_dim` and `scale`, as SigLIP's.
         layers: indices of the wanted layers, counted from 0 or, if negative, from the end.
+
+    Raises:
+        RuntimeError: if the vision tower, or a part of it, is compiled: compiled modules do not run hooks.
     """
+    _refuse_compiled(vision_tower)
     attention_modules = [module for module in vision_tower.modules() if _is_self_attention(module)]
     received: dict[int, Tensor] = {}
     thread = threading.get_ident()
@@ -54,6 +58,16 @@ def capture_attention_received(vision_tower: nn.Module, layers: Sequence[int]) -
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _refuse_compiled(vision_tower: nn.Module) -> None:
+    # `torch.compile(module)` wraps the module, `module.compile()` keeps the compiled call in it.
+    for name, module in vision_tower.named_modules():
+        if hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None:
+            raise RuntimeError(
+                f"The vision tower{name and ' at ' + name} is compiled, and so its attention, which AOT ranks patches "
+                "by, cannot be read: compile the language model instead (`model.model.language_model.compile()`)."
+            )
 
 
 def _is_self_attention(module: nn.Module) -> bool:

@@ -5,12 +5,13 @@ turns out different from the number of placeholders, the rows of a batch change 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 PADDING = -1
+IGNORED_LABEL = -100
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,102 @@ class PlaceholderSpan:
     row: int
     start: int
     length: int
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What describes a prompt column by column; None where the caller passed nothing.
+
+    Attributes:
+        input_ids: (rows, columns).
+        inputs_embeds: (rows, columns, hidden size).
+        attention_mask: (rows, cached columns + columns), 0 where a row is padded; after a cache it also tells of the
+            tokens there.
+        position_ids: (rows, columns).
+        labels: (rows, columns), each of its own token; `shift_labels`: the same of the token that follows.
+    """
+
+    input_ids: Tensor | None = None
+    inputs_embeds: Tensor | None = None
+    attention_mask: Tensor | None = None
+    position_ids: Tensor | None = None
+    labels: Tensor | None = None
+    shift_labels: Tensor | None = None
+
+    @property
+    def num_columns(self) -> int:
+        """Columns of the prompt, those in a cache not counted."""
+        return (self.input_ids if self.inputs_embeds is None else self.inputs_embeds).shape[1]
+
+    def split_after(self, num_cached: int) -> tuple["Prompt", "Prompt"]:
+        """The part that is in a cache, and the new part, whose mask still tells of both.
+
+        A later turn may pass the whole conversation or, with a mask that is wider than it, the new part alone.
+        """
+        is_new_alone = self.attention_mask is not None and self.attention_mask.shape[-1] > self.num_columns
+        start = 0 if is_new_alone else num_cached
+
+        def take(columns: slice) -> dict[str, Tensor | None]:
+            parts = {name: getattr(self, name) for name in ("input_ids", "inputs_embeds", "position_ids")}
+            return {name: None if values is None else values[:, columns] for name, values in parts.items()}
+
+        return Prompt(**take(slice(start))), Prompt(**take(slice(start, None)), attention_mask=self.attention_mask)
+
+    def behind(self, cached: "Prompt") -> "Prompt":
+        """The whole prompt again: the inverse of `split_after`."""
+
+        def join(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+            return second if first is None or second is None else torch.cat([first, second], dim=1)
+
+        return replace(
+            self,
+            input_ids=join(cached.input_ids, self.input_ids),
+            inputs_embeds=join(cached.inputs_embeds, self.inputs_embeds),
+            position_ids=join(cached.position_ids, self.position_ids),
+        )
+
+    def with_lengths(
+        self, spans: Sequence[PlaceholderSpan], new_lengths: Sequence[int], pad_token_id: int
+    ) -> "Prompt":
+        """The prompt with another number of placeholders for each video; see `resized_layout`.
+
+        Raises:
+            ValueError: if the mask cannot be laid out anew, or is missing where the rows need new padding.
+        """
+        mask = self._checked_mask()
+        layout = resized_layout(mask[:, -self.num_columns :], spans, new_lengths)
+        if self.attention_mask is None and bool((layout == PADDING).any()):
+            raise ValueError(
+                "`attention_mask` is None, but the rows of the batch get different lengths as their video placeholders "
+                "are fitted: pass the mask that the processor returned, or make the prompt with "
+                "AOTLlavaOnevisionProcessor."
+            )
+        new_mask = None
+        if self.attention_mask is not None:
+            new_mask = take_columns(mask[:, -self.num_columns :], layout, 0)
+            new_mask = torch.cat([mask[:, : -self.num_columns], new_mask], dim=1)
+        positions = _take(self.position_ids, layout, 0)
+        return Prompt(
+            input_ids=_take(self.input_ids, layout, pad_token_id),
+            inputs_embeds=_take(self.inputs_embeds, layout, 0),
+            attention_mask=new_mask,
+            position_ids=None if positions is None else _consecutive(positions, layout),
+            labels=_take(self.labels, layout, IGNORED_LABEL),
+            shift_labels=_take(self.shift_labels, layout, IGNORED_LABEL),
+        )
+
+    def _checked_mask(self) -> Tensor:
+        values = self.input_ids if self.inputs_embeds is None else self.inputs_embeds
+        if self.attention_mask is None:
+            return torch.ones(values.shape[:2], dtype=torch.long, device=values.device)
+        if not isinstance(self.attention_mask, Tensor) or self.attention_mask.dim() != 2:
+            shape = getattr(self.attention_mask, "shape", type(self.attention_mask).__name__)
+            raise ValueError(
+                f"`attention_mask` is {tuple(shape) if isinstance(shape, torch.Size) else shape}, but the number of "
+                "video placeholders changes here, which needs a mask of (rows, columns): make the prompt with "
+                "AOTLlavaOnevisionProcessor."
+            )
+        return self.attention_mask
 
 
 def find_placeholder_spans(is_placeholder: Tensor, num_videos: int) -> list[PlaceholderSpan]:
@@ -44,7 +141,7 @@ def find_placeholder_spans(is_placeholder: Tensor, num_videos: int) -> list[Plac
         raise ValueError(
             f"The prompt has {total} video placeholders in {len(runs)} runs, which cannot be shared out among "
             f"{num_videos} videos. Write one video token a video into the prompt and let AOTLlavaOnevisionProcessor "
-            "expand it."
+            "expand it; in a later turn, leave out the pixels of videos that the cache holds already."
         )
     return [
         PlaceholderSpan(run.row, run.start + offset, each) for run in runs for offset in range(0, run.length, each)
@@ -55,7 +152,8 @@ def resized_layout(attention_mask: Tensor, spans: Sequence[PlaceholderSpan], new
     """The columns that a batch's rows consist of once each video has its new number of placeholders.
 
     The padding around the old rows is dropped; the new rows are padded on the same side: on the right where the old
-    batch was, else on the left, as generation needs it.
+    batch was, else on the left, as generation needs it. Of a video's columns the last ones stay, so that what is said
+    of the token after a column (`shift_labels`) is still true.
 
     Args:
         attention_mask: (rows, columns), 0 where the prompt is padded.
@@ -76,7 +174,7 @@ def resized_layout(attention_mask: Tensor, spans: Sequence[PlaceholderSpan], new
         row + [PADDING] * (width - len(row)) if pads_on_the_right else [PADDING] * (width - len(row)) + row
         for row in rows
     ]
-    return torch.tensor(padded, device=attention_mask.device)
+    return torch.tensor(padded, dtype=torch.long, device=attention_mask.device)
 
 
 def take_columns(values: Tensor, layout: Tensor, padding: float) -> Tensor:
@@ -85,6 +183,18 @@ def take_columns(values: Tensor, layout: Tensor, padding: float) -> Tensor:
     rows = torch.arange(len(index), device=values.device).unsqueeze(1)
     is_padding = (layout == PADDING).to(values.device).view(*layout.shape, *[1] * (values.dim() - 2))
     return values.expand(len(index), *values.shape[1:])[rows, index].masked_fill(is_padding, padding)
+
+
+def _take(values: Tensor | None, layout: Tensor, padding: float) -> Tensor | None:
+    return None if values is None else take_columns(values, layout, padding)
+
+
+def _consecutive(positions: Tensor, layout: Tensor) -> Tensor:
+    # Removed placeholders leave no gap: a row counts on from where it began.
+    is_used = layout != PADDING
+    counted = is_used.cumsum(-1) - 1
+    starts = positions.gather(1, is_used.int().argmax(-1, keepdim=True).to(positions.device))
+    return (starts + counted.to(positions)).clamp(min=0)
 
 
 def _find_runs(is_placeholder: Tensor) -> list[PlaceholderSpan]:
@@ -99,8 +209,9 @@ def _resized_row(mask: Tensor, resizes: list[tuple[PlaceholderSpan, int]]) -> li
     position, end = (used[0], used[-1] + 1) if used else (0, 0)
     columns: list[int] = []
     for span, length in resizes:
+        span_end = span.start + span.length
         columns.extend(range(position, span.start))
-        columns.extend([span.start] * length)
-        position = span.start + span.length
+        columns.extend(max(span.start, column) for column in range(span_end - length, span_end))
+        position = span_end
     columns.extend(range(position, end))
     return columns
