@@ -16,12 +16,13 @@ from PIL import Image
 from random_checkpoint import random_model, random_processor, save_random_checkpoint
 from typer.testing import CliRunner
 
-from aot_llava_cli import answer, captions, contact_sheet, whole_file
+from aot_llava_cli import answer, whole_file
 from aot_llava_cli.__main__ import app
-from aot_llava_cli.captions import Part
-from aot_llava_cli.compressed_video import CompressedVideo, compress
-from aot_llava_cli.contact_sheet import draw_contact_sheet
-from aot_llava_cli.frame_picture import (
+from aot_llava_cli.drawing import captions, contact_sheet
+from aot_llava_cli.drawing.captions import Part
+from aot_llava_cli.drawing.compressed_video import CompressedVideo, compress
+from aot_llava_cli.drawing.contact_sheet import draw_contact_sheet
+from aot_llava_cli.drawing.frame_picture import (
     GLOBAL_ANCHOR,
     KEPT_EDGE,
     LOCAL_ANCHOR,
@@ -29,10 +30,10 @@ from aot_llava_cli.frame_picture import (
     paint_anchors,
     paint_tokens,
 )
-from aot_llava_cli.html_page import make_page
-from aot_llava_cli.legend_swatch import swatch
-from aot_llava_cli.sheet_layout import WIDTH, lay_out
-from aot_llava_cli.token_map import FrameMap, map_frames
+from aot_llava_cli.drawing.html_page import make_page
+from aot_llava_cli.drawing.legend_swatch import swatch
+from aot_llava_cli.drawing.sheet_layout import WIDTH, lay_out
+from aot_llava_cli.drawing.token_map import FrameMap, map_frames
 from modeling_aot_llava import AOTLlavaOnevisionConfig, AOTLlavaOnevisionProcessor
 from modeling_aot_llava.spatiotemporal_pruning import VideoTokens
 from modeling_aot_llava.token_anchors import TokenAnchors
