@@ -36,9 +36,9 @@ from benchmarks.accuracy.settings import (
 )
 from benchmarks.accuracy.survey import Reply
 from benchmarks.accuracy.tables import as_markdown
-from benchmarks.train_mini.model import build_model, build_processor
+from benchmarks.train_mini.model.mini_model import build_model, build_processor
+from benchmarks.train_mini.model.tokenizer import build_tokenizer
 from benchmarks.train_mini.recipe import Shape
-from benchmarks.train_mini.tokenizer import build_tokenizer
 from benchmarks.video_questions import Question, ask, make_scene, render_clip
 from modeling_aot_llava.configuration_aot_llava import AOT_FIELDS
 from modeling_aot_llava.token_budget import plan_token_budget

@@ -13,21 +13,26 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from transformers import AutoTokenizer, LlavaOnevisionForConditionalGeneration, LlavaOnevisionProcessor
 
-from benchmarks.train_mini import training_loop
-from benchmarks.train_mini.answering import answer
-from benchmarks.train_mini.clocks import HALVES
-from benchmarks.train_mini.conversations import question_tokens, tokens_before_video
-from benchmarks.train_mini.grounding import ground
-from benchmarks.train_mini.key_dropout import KEY_DROPOUT, attention_with_hidden_keys, draw_hidden_keys
-from benchmarks.train_mini.model import build_model, build_processor, normalise, tower_output
+from benchmarks.train_mini.data.grounding_questions import ground
+from benchmarks.train_mini.data.patch_targets import patch_targets
+from benchmarks.train_mini.model.clock_heads import HALVES
+from benchmarks.train_mini.model.conversations import question_tokens, tokens_before_video
+from benchmarks.train_mini.model.mini_model import build_model, build_processor, normalise, tower_output
+from benchmarks.train_mini.model.tokenizer import build_tokenizer
 from benchmarks.train_mini.options import parse_options
-from benchmarks.train_mini.patch_targets import patch_targets
-from benchmarks.train_mini.pointing import ANSWER_LAYERS, LAYERS, Names
 from benchmarks.train_mini.recipe import FeatureRecipe, LanguageStage, Recipe, Schedule, Shape, VisionRecipe
 from benchmarks.train_mini.run import run
-from benchmarks.train_mini.token_mixing import draw_mixing
-from benchmarks.train_mini.tokenizer import build_tokenizer
-from benchmarks.train_mini.tracking import TRACKING_HEAD, TRACKING_LAYER, look_back_loss, track_targets
+from benchmarks.train_mini.training import training_loop
+from benchmarks.train_mini.training.answering import answer
+from benchmarks.train_mini.training.key_dropout import KEY_DROPOUT, attention_with_hidden_keys, draw_hidden_keys
+from benchmarks.train_mini.training.pointing_supervision import ANSWER_LAYERS, LAYERS, Names
+from benchmarks.train_mini.training.token_mixing import draw_mixing
+from benchmarks.train_mini.training.tracking_supervision import (
+    TRACKING_HEAD,
+    TRACKING_LAYER,
+    look_back_loss,
+    track_targets,
+)
 from benchmarks.video_questions import Question, ask, make_scene, object_map, render_clip, visible_objects
 from benchmarks.video_questions.vocabulary import HELD_OUT_LOOKS
 from modeling_aot_llava import AOTLlavaOnevisionForConditionalGeneration, AOTLlavaOnevisionProcessor

@@ -4,9 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from benchmarks.train_mini.model.mini_model import GRID, PATCH
 from benchmarks.video_questions import COLOURS, SHAPES, SIDE, object_map, visible_objects
-
-from .model import GRID, PATCH
 
 # A finer grid than that of the patches, for the outlines of objects.
 CELL = 4

@@ -13,18 +13,24 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import LlavaOnevisionForConditionalGeneration, Qwen2Tokenizer
 
+from benchmarks.train_mini.data.feature_cache import FeatureCache
+from benchmarks.train_mini.data.grounding_questions import ground
+from benchmarks.train_mini.model.conversations import (
+    NO_ANSWER,
+    beginning_tokens,
+    joined,
+    question_tokens,
+    tokens_before_video,
+)
+from benchmarks.train_mini.recipe import LanguageStage
 from benchmarks.video_questions import Question, Scene, ask, visible_objects
 
 from .answering import answer
-from .conversations import NO_ANSWER, beginning_tokens, joined, question_tokens, tokens_before_video
 from .evaluation import evaluate
-from .feature_cache import FeatureCache
-from .grounding import ground
 from .key_dropout import KEY_DROPOUT, draw_hidden_keys
-from .pointing import HIGH_LAYER, LAYERS, FindingHeads, Names, pointers, pointing_loss
-from .recipe import LanguageStage
+from .pointing_supervision import HIGH_LAYER, LAYERS, FindingHeads, Names, pointers, pointing_loss
 from .token_mixing import draw_mixing
-from .tracking import POOLED_GRID, TrackingHeads, look_back_loss, track_targets
+from .tracking_supervision import POOLED_GRID, TrackingHeads, look_back_loss, track_targets
 from .training_loop import train
 
 END_WEIGHT = 0.1

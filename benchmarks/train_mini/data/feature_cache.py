@@ -11,9 +11,8 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from aot_llava_cli.whole_file import write_whole
+from benchmarks.train_mini.model.mini_model import GRID, normalise, tower_output
 from benchmarks.video_questions import Scene, make_scene, render_clip
-
-from .model import GRID, normalise, tower_output
 
 SAVE_EVERY_CLIPS = 25
 MOST_FRAMES_AT_ONCE = 16

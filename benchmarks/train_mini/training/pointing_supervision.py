@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import Qwen2Tokenizer
 
+from benchmarks.train_mini.data.patch_targets import COLOURS_IN_ORDER
+from benchmarks.train_mini.model.conversations import QuestionTokens
 from benchmarks.video_questions import COLOURS, SHAPES, SIDE, Scene, visible_objects
 from benchmarks.video_questions.questions import LETTERS
 
-from .conversations import QuestionTokens
-from .patch_targets import COLOURS_IN_ORDER
-from .tracking import MOST_OF_A_SHAPE, POOLED_GRID, TrackTargets, missed
+from .tracking_supervision import MOST_OF_A_SHAPE, POOLED_GRID, TrackTargets, missed
 
 LOW_LAYER, MIDDLE_LAYER, HIGH_LAYER = 1, 2, 3
 ANSWER_LAYERS = (4, 5)

@@ -13,9 +13,9 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from aot_llava_cli.whole_file import write_whole
+from benchmarks.train_mini.model.mini_model import GRID, PATCH
 from benchmarks.video_questions import SIDE, make_scene, render_clip
 
-from .model import GRID, PATCH
 from .patch_targets import CELL, PatchTargets, patch_targets
 
 NUM_PATCHES = GRID * GRID

@@ -12,13 +12,13 @@ from transformers import (
     Qwen2Tokenizer,
 )
 
+from benchmarks.train_mini.recipe import Shape
 from benchmarks.video_questions import SIDE
 
-from .clocks import start_with_clocks
+from .clock_heads import start_with_clocks
 from .conversations import first_tokens
 from .initial_weights import start_like_a_convolution, start_with_matching
 from .prompt_format import CHAT_TEMPLATE
-from .recipe import Shape
 
 PATCH = 8
 GRID = SIDE // PATCH

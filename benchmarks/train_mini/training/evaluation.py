@@ -5,11 +5,11 @@ from collections import defaultdict
 import torch
 from transformers import LlavaOnevisionForConditionalGeneration, Qwen2Tokenizer
 
+from benchmarks.train_mini.data.feature_cache import FeatureCache
+from benchmarks.train_mini.model.conversations import question_tokens, tokens_before_video
 from benchmarks.video_questions import ask
 
 from .answering import answer
-from .conversations import question_tokens, tokens_before_video
-from .feature_cache import FeatureCache
 
 
 @torch.inference_mode()

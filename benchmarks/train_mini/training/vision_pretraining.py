@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from benchmarks.train_mini.data.frame_pool import WINDOW, FramePool
+from benchmarks.train_mini.data.patch_targets import COLOUR_CLASSES, MOST_COUNTED, SHAPE_CLASSES
+from benchmarks.train_mini.model.mini_model import normalise, tower_output
+from benchmarks.train_mini.recipe import VisionRecipe
 from benchmarks.video_questions import SHAPES, SIDE
 
-from .frame_pool import WINDOW, FramePool
-from .model import normalise, tower_output
-from .patch_targets import COLOUR_CLASSES, MOST_COUNTED, SHAPE_CLASSES
-from .recipe import VisionRecipe
 from .training_loop import train
 
 HEADS = {

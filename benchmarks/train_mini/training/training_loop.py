@@ -13,9 +13,9 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from aot_llava_cli.whole_file import write_whole
+from benchmarks.train_mini.recipe import Schedule
 
 from .optimizers import Optimizers
-from .recipe import Schedule
 
 SAVE_EVERY_SECONDS = 60
 LOG_EVERY_STEPS = 20

@@ -6,7 +6,7 @@ On the language model here, Muon lowered the losses in fewer steps, in one short
 import torch
 from torch import nn
 
-from .recipe import Schedule
+from benchmarks.train_mini.recipe import Schedule
 
 MATRICES_OF = ("layers.", "projector.")
 

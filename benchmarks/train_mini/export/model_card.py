@@ -1,6 +1,6 @@
 """The model card of the mini checkpoint: what it is, how it was made, how well it answers, and what it cannot do."""
 
-from .recipe import Recipe
+from benchmarks.train_mini.recipe import Recipe
 
 CARD = """\
 ---

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from transformers import LlavaOnevisionForConditionalGeneration, Qwen2Tokenizer
 
-from .model import build_processor
+from benchmarks.train_mini.model.mini_model import build_processor
 
 # What the AOT processor samples of a video file; the stock one leaves it to its caller.
 NUM_FRAMES = 16

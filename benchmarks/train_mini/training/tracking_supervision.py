@@ -18,9 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from benchmarks.train_mini.data.patch_targets import COLOURS_IN_ORDER, SHAPES_IN_ORDER
 from benchmarks.video_questions import COLOURS, SHAPES, SIDE, Scene, object_map, visible_objects
-
-from .patch_targets import COLOURS_IN_ORDER, SHAPES_IN_ORDER
 
 POOLED_GRID = 14
 MOST_OF_A_SHAPE = 5

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from transformers import LlavaOnevisionForConditionalGeneration
 from transformers.models.qwen2.modeling_qwen2 import rotate_half
 
-from .conversations import QuestionTokens
+from benchmarks.train_mini.model.conversations import QuestionTokens
+
 from .key_dropout import hidden_prompt_keys
 from .token_mixing import Mixing
-from .tracking import TRACKING_HEAD, TRACKING_LAYER
+from .tracking_supervision import TRACKING_HEAD, TRACKING_LAYER
 
 
 @dataclass

@@ -4,10 +4,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from benchmarks.train_mini.data.frame_pool import FramePool
+from benchmarks.train_mini.model.mini_model import normalise
 from modeling_aot_llava.attention_capture import capture_attention_received
-
-from .frame_pool import FramePool
-from .model import normalise
 
 # AOT's defaults: of the local and of the global anchors.
 LAYERS = {"local": 5, "global": -2}
