@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from conftest import TRANSFORMERS, VARYING
+from small_model import TRANSFORMERS, VARYING
 from transformers import LlavaOnevisionForConditionalGeneration, LlavaOnevisionModel
 
 from modeling_aot_llava import AOTLlavaOnevisionModel

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from modeling_aot_llava.optimal_transport import nearest_anchor, sinkhorn
 
-GOLDEN = Path(__file__).parent / "golden" / "frames8_anchors126.safetensors"
+GOLDEN = Path(__file__).parents[1] / "golden" / "frames8_anchors126.safetensors"
 
 
 def random_tokens(*shape, seed=0):

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from conftest import AOT, SMALL, VARYING
 from PIL import Image
 from random_checkpoint import random_model, random_processor, save_random_checkpoint
+from small_model import AOT, SMALL, VARYING
 from typer.testing import CliRunner
 
 from aot_llava_cli import answer, whole_file

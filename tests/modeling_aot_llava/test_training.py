@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import VARYING
+from small_model import VARYING
 from torch.nn import functional
 
 from modeling_aot_llava import spatiotemporal_pruning

@@ -10,7 +10,6 @@ from contextlib import suppress
 
 import huggingface_hub
 import pytest
-from hub_server import Fault, HubServer, environment, retry_at_once, use_in_this_process
 from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, HfApi, ModelCard
 from huggingface_hub.errors import (
     BadRequestError,
@@ -22,6 +21,8 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from huggingface_hub.utils import get_session
+
+from hub_server import Fault, HubServer, environment, retry_at_once, use_in_this_process
 
 WEIGHTS = b"\0weights" * 5000
 CARD = "---\nlicense: apache-2.0\nlanguage:\n- en\n- zh\n---\n# A model\n"

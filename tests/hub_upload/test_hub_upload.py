@@ -30,7 +30,7 @@ from hub_upload.operating_point import OperatingPoint
 from hub_upload.package_code import package_code
 from modeling_aot_llava import AOTLlavaOnevisionForConditionalGeneration, AOTLlavaOnevisionProcessor
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 BASE = "llava-hf/llava-onevision-qwen2-7b-ov-hf"
 CARD = "---\nlicense: apache-2.0\nlanguage:\n- en\n- zh\npipeline_tag: image-text-to-text\n---\n# The base\n"
 TEN, TWENTY = "llava-onevision-7b-10-uniform", "llava-onevision-7b-20-uniform"

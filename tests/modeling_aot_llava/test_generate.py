@@ -5,7 +5,7 @@ import threading
 
 import pytest
 import torch
-from conftest import TRANSFORMERS, VARYING
+from small_model import TRANSFORMERS, VARYING
 from torch.nn import functional
 from transformers import (
     CompileConfig,

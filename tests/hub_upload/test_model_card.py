@@ -131,7 +131,7 @@ def test_the_paper_is_cited(render):
     assert "Token Reduction via Local and Global Contexts Optimization" in entry
 
 
-# Code; tests/test_hub_upload.py runs it
+# Code; tests/hub_upload/test_hub_upload.py runs it
 
 
 def test_the_code_loads_this_repository(render):

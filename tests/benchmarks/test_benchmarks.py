@@ -244,7 +244,7 @@ def test_wrong_options_are_refused_in_one_line(arguments, parts, capsys, tmp_pat
 def test_wrong_options_are_refused_without_importing_torch():
     refuse = "import sys; from benchmarks.options import parse_options\ntry: parse_options(['--repeats', '0'], 'it')\n"
     check = "except SystemExit as stop: sys.exit(10 * stop.code + ('torch' in sys.modules))"
-    process = subprocess.run([sys.executable, "-c", refuse + check], cwd=Path(__file__).parents[1], check=False)
+    process = subprocess.run([sys.executable, "-c", refuse + check], cwd=Path(__file__).parents[2], check=False)
     assert process.returncode == 20
 
 

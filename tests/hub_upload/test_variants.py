@@ -13,7 +13,7 @@ from modeling_aot_llava import AOTLlavaOnevisionConfig
 from modeling_aot_llava.configuration_aot_llava import AOT_FIELDS
 from modeling_aot_llava.token_budget import plan_token_budget, released_keep_ratio
 
-CONFIGURATION = Path(__file__).parents[1] / "configuration"
+CONFIGURATION = Path(__file__).parents[2] / "configuration"
 FILES = sorted(CONFIGURATION.glob("*.json"))
 PAPERS_POINTS = {10: (126, 627, 34), 15: (144, 941, 39), 20: (196, 1254, 53), 25: (205, 1568, 55)}
 VALID = {"base_model": "owner/base", "num_frames": 32}

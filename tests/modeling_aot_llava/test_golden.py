@@ -25,7 +25,7 @@ from modeling_aot_llava.spatiotemporal_pruning import (
 from modeling_aot_llava.token_anchors import select_token_anchors
 from modeling_aot_llava.token_budget import plan_token_budget
 
-FILES = sorted((Path(__file__).parent / "golden").glob("*.safetensors"))
+FILES = sorted((Path(__file__).parents[1] / "golden").glob("*.safetensors"))
 STEP = {"rtol": 0, "atol": 1e-4}
 WHOLE = {"rtol": 0, "atol": 5e-3}
 
