@@ -58,9 +58,9 @@ def visualize(
 
     # Only now: torch takes seconds to import, and a typing error should be answered at once.
     from . import answer
-    from .compressed_video import compress
-    from .contact_sheet import draw_contact_sheet
-    from .html_page import make_page
+    from .drawing.compressed_video import compress
+    from .drawing.contact_sheet import draw_contact_sheet
+    from .drawing.html_page import make_page
 
     answer.silence_libraries()
     video, model = mini_unless_named(video, model, _say)

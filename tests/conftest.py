@@ -8,13 +8,12 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import numpy as np
 import pytest
 import torch
-import transformers
 from hypothesis import settings
 from random_checkpoint import random_model, random_processor
+from small_model import AOT, SIDE, SMALL
 from transformers import LlavaOnevisionForConditionalGeneration, LlavaOnevisionProcessor
 
 from modeling_aot_llava import AOTLlavaOnevisionForConditionalGeneration, AOTLlavaOnevisionProcessor
-from modeling_aot_llava.spatiotemporal_pruning import compress_video_features
 
 # How long one example takes says nothing on a machine that does other work too.
 settings.register_profile("no deadline", deadline=None)
@@ -22,21 +21,6 @@ settings.load_profile("no deadline")
 
 # On tensors as small as these a second thread costs more than it brings.
 torch.set_num_threads(1)
-
-TRANSFORMERS = tuple(int(number) for number in transformers.__version__.split(".")[:2])
-
-# 7 x 7 patches a frame, pooled to 4 x 4; 4 frames in 2 clips keep 16 of 64 tokens.
-SIDE = 56
-SMALL = {"vision_config": {"image_size": SIDE, "patch_size": 8}}
-AOT = {"local_window_size": 3, "local_attention_layer": 2, "retention_ratio": 0.25}
-
-# Configs whose token count depends on the video.
-VARYING = {
-    "temporal_threshold": {"temporal_threshold": 0.3},
-    "released": {"recipe": "released", "num_anchors": 16, "keep_ratio": 0.3},
-    "released, no token of some videos": {"recipe": "released", "num_anchors": 12, "keep_ratio": 0.3},
-    "released, more tokens than placeholders": {"recipe": "released", "num_anchors": 40, "keep_ratio": 0.9},
-}
 
 
 @pytest.fixture(scope="session")
@@ -128,64 +112,6 @@ def prompt(processor, make_video):
         return processor(text=list(texts), videos=videos, padding=True, return_tensors="pt", **options)
 
     return make
-
-
-@pytest.fixture(scope="session")
-def video_tokens_by_hand(build_stock):
-    """Computes each video's tokens (B, D), no newline, from the pieces of a stock model with eager attention."""
-    eager = build_stock()
-    eager.set_attn_implementation("eager")
-
-    def compute(pixel_values_videos, config, counts=None, layers=None, stock=eager):
-        tower = stock.model.vision_tower
-        tokens = []
-        for video, frames in enumerate(pixel_values_videos):
-            outputs = tower(frames, output_attentions=True, output_hidden_states=True)
-            layers = [config.vision_feature_layer] if layers is None else layers
-            hidden = torch.cat([outputs.hidden_states[layer] for layer in layers], dim=-1)
-            local, global_ = (
-                outputs.attentions[layer].float().mean(dim=(1, 2))
-                for layer in (config.local_attention_layer, config.global_attention_layer)
-            )
-            tokens.append(
-                compress_video_features(
-                    stock.model.multi_modal_projector(hidden),
-                    local,
-                    global_,
-                    config,
-                    frame_features=hidden.mean(dim=1),
-                    num_video_tokens=None if counts is None else counts[video],
-                ).tokens
-            )
-        return tokens
-
-    return compute
-
-
-@pytest.fixture(scope="session")
-def embeds_by_hand(stock, video_tokens_by_hand):
-    """Builds the embeddings of a prompt whose placeholders are exact: one row, videos only."""
-
-    def build(inputs, config, counts=None):
-        embeds = stock.get_input_embeddings()(inputs["input_ids"]).clone()
-        rows = [
-            row
-            for tokens in video_tokens_by_hand(inputs["pixel_values_videos"], config, counts)
-            for row in (*tokens, stock.model.image_newline)
-        ]
-        embeds[inputs["input_ids"] == config.video_token_index] = torch.stack(rows)
-        return embeds.detach()
-
-    return build
-
-
-@pytest.fixture
-def vision_tower_calls(model):
-    """How often the shared model's vision tower has run: a list that grows."""
-    calls = []
-    handle = model.model.vision_tower.register_forward_hook(lambda *_: calls.append(1))
-    yield calls
-    handle.remove()
 
 
 @pytest.fixture(autouse=True)

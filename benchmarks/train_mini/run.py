@@ -15,22 +15,22 @@ from aot_llava_cli.whole_file import write_whole
 from benchmarks.video_questions import ask, make_scene
 from benchmarks.video_questions.vocabulary import HELD_OUT_LOOKS
 
-from .attention_check import attention_on_objects
-from .clocks import keep_clocks
-from .conversations import first_tokens
-from .evaluation import evaluate
-from .export import check_output, export
-from .feature_cache import FeatureCache, feature_cache
-from .frame_pool import frame_pool
-from .grounding import ground
-from .language_training import LanguageLearner, train_language
-from .model import build_model
-from .model_card import model_card
-from .optimizers import require_muon
+from .data.feature_cache import FeatureCache, feature_cache
+from .data.frame_pool import frame_pool
+from .data.grounding_questions import ground
+from .export.checkpoint import check_output, export
+from .export.model_card import model_card
+from .model.clock_heads import keep_clocks
+from .model.conversations import first_tokens
+from .model.mini_model import build_model
+from .model.tokenizer import build_tokenizer
 from .recipe import FeatureRecipe, LanguageStage, Recipe
-from .tokenizer import build_tokenizer
-from .training_loop import append_log, load_state
-from .vision_pretraining import PretrainedTower, pretrain_vision
+from .training.attention_check import attention_on_objects
+from .training.evaluation import evaluate
+from .training.language_training import LanguageLearner, train_language
+from .training.optimizers import require_muon
+from .training.training_loop import append_log, load_state
+from .training.vision_pretraining import PretrainedTower, pretrain_vision
 
 # Seeds of scenes. Every use has a stream of its own, so that no two see the same clip.
 VISION_SEED = 0

@@ -1,0 +1,333 @@
+"""The program `python -m benchmarks`, on its tiny shape. Nothing here depends on how fast this machine is."""
+
+import contextlib
+import json
+import math
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from aot_llava_cli.__main__ import app
+from aot_llava_cli.flops import decode_flops, prefill_flops
+from benchmarks import comparison as comparison_module
+from benchmarks import plot, shapes
+from benchmarks.__main__ import main
+from benchmarks.comparison import Comparison
+from benchmarks.cost import count_flops
+from benchmarks.measure import PeakMemory
+from benchmarks.options import parse_options
+from benchmarks.shapes import SHAPES, build_models, fill_in_defaults, make_prompt, random_videos
+from benchmarks.stages import CompressionInputs
+from modeling_aot_llava import AOTLlavaOnevisionConfig
+
+CPU = torch.device("cpu")
+TEXT_TOKENS = 30
+TINY = {"num_layers": 2, "hidden_size": 64, "intermediate_size": 128}
+QUICK = ["--frames", "2", "--stage-frames", "2", "--ratios", "1.0,0.1", "--repeats", "1", "--decode-tokens", "2"]
+QUICK += ["--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def models():
+    """The tiny shape's stock and AOT model."""
+    torch.manual_seed(0)
+    return build_models(SHAPES["tiny"], torch.float32, CPU)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The results of one quick run of the whole program, by its other name; without the plot."""
+    folder = tmp_path_factory.mktemp("results")
+    arguments = ["benchmark", *QUICK, "--frames", "2,3", "--stage-frames", "2,5", "--repeats", "2", "--no-plot"]
+    result = CliRunner().invoke(app, [*arguments, "--output", str(folder)], prog_name="aot-llava")
+    assert result.exit_code == 0, result.output
+    (folder / "stdout").write_text(result.stdout)
+    (folder / "stderr").write_text(result.stderr)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def report(folder):
+    return json.loads((folder / "results.json").read_text())
+
+
+def of(report, **wanted):
+    """The one case with these values."""
+    (case,) = [case for case in report["cases"] if all(case[name] == value for name, value in wanted.items())]
+    return case
+
+
+def compared(report):
+    """The cases that were run end to end."""
+    return [case for case in report["cases"] if "first_token_seconds" in case]
+
+
+def refusal(arguments, capsys):
+    """The one line with which the program refuses these arguments."""
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    (line,) = captured.err.splitlines()
+    return line
+
+
+def test_there_is_a_case_for_every_number_of_frames_and_contender(report):
+    found = [(case["frames"], case["model"], case["retention_ratio"]) for case in report["cases"]]
+    contenders = [("stock", None), ("AOT", 1.0), ("AOT", 0.1)]
+    assert found == [*((frames, *each) for frames in (2, 3) for each in contenders), (5, "AOT", 0.1)]
+
+
+def test_report_says_where_when_and_with_what(report):
+    assert report["date"].endswith("+00:00")
+    assert report["machine"]["processor"]
+    assert report["machine"]["threads"] == torch.get_num_threads()
+    assert report["versions"]["torch"] == torch.__version__
+    assert report["options"]["dtype"] == "float32"
+    assert report["options"]["device"] == "cpu"
+    assert report["parameters"] > 0
+
+
+@pytest.mark.parametrize(("frames", "ratio", "tokens"), [(2, None, 392), (2, 1.0, 392), (2, 0.1, 39), (3, 0.1, 59)])
+def test_token_counts_are_exact(report, frames, ratio, tokens):
+    case = of(report, frames=frames, retention_ratio=ratio)
+    assert case["video_tokens"] == tokens
+    assert case["prompt_tokens"] == tokens + 1 + TEXT_TOKENS
+
+
+def test_flops_are_those_of_eq_17_and_18(report):
+    for case in report["cases"]:
+        flops, batch, tokens = case["flops"], case["batch"], case["prompt_tokens"]
+        assert flops["prefill"] == batch * prefill_flops(tokens, **TINY)
+        assert flops["decode"] == batch * decode_flops(tokens, 2, **TINY)
+        patch_embedding = 729 * 64 * 3 * 14 * 14
+        layers = prefill_flops(729, num_layers=7, hidden_size=64, intermediate_size=128)
+        assert flops["vision_tower"] == batch * case["frames"] * (patch_embedding + layers)
+        assert flops["projector"] == batch * case["frames"] * 729 * (64 * 64 + 64 * 64)
+        assert flops["first_token"] == flops["vision_tower"] + flops["projector"] + flops["prefill"]
+
+
+def test_limit_of_the_7b_shape_is_the_known_one():
+    shape = SHAPES["7b"]
+    config = AOTLlavaOnevisionConfig(
+        vision_config={"model_type": "siglip_vision_model", "image_size": 384, "patch_size": 14, **shape.vision},
+        text_config={"model_type": "qwen2", **shape.text},
+    )
+    stock, aot = (
+        count_flops(config, num_frames=32, num_tokens=tokens, decode_tokens=1, batch=1) for tokens in (6272, 627)
+    )
+    assert stock["prefill"] / 1e12 == pytest.approx(40.8, abs=0.05)
+    assert stock["first_token"] / aot["first_token"] == pytest.approx(3.6, abs=0.1)
+
+
+def test_medians_are_those_of_the_samples(report):
+    quantities = ("first_token_seconds", "prefill_seconds", "decode_tokens_per_second", "peak_memory_bytes")
+    for case in compared(report):
+        for summary in (case[name] for name in quantities):
+            assert len(summary["samples"]) == 2
+            assert summary["median"] == statistics.median(summary["samples"])
+            assert 0 < summary["min"] <= summary["median"] <= summary["max"] < math.inf
+
+
+def test_ratios_are_those_of_the_medians(report):
+    for case in compared(report):
+        stock = of(report, frames=case["frames"], model="stock")
+
+        def ratio(name, case=case, stock=stock):
+            return case[name]["median"] / stock[name]["median"]
+
+        speedups = case["speedup_over_stock"]
+        assert speedups["first_token_seconds"] == pytest.approx(1 / ratio("first_token_seconds"))
+        assert speedups["prefill_seconds"] == pytest.approx(1 / ratio("prefill_seconds"))
+        assert speedups["decode_tokens_per_second"] == pytest.approx(ratio("decode_tokens_per_second"))
+        assert case["memory_over_stock"]["peak_memory_bytes"] == pytest.approx(ratio("peak_memory_bytes"))
+        limit = stock["flops"]["first_token"] / case["flops"]["first_token"]
+        assert case["flops_limit"] == pytest.approx(limit)
+        assert case["share_of_flops_limit"] == pytest.approx(speedups["first_token_seconds"] / limit)
+
+
+def test_stages_are_those_of_aot_and_add_up(report):
+    names = ["attention capture", "anchors", "intra-frame", "pooling", "inter-frame", "gather"]
+    for case in compared(report):
+        assert ("stages" in case) == (case["retention_ratio"] == 0.1)
+    for case in (case for case in compared(report) if "stages" in case):
+        stages, stock = case["stages"], of(report, frames=case["frames"], model="stock")
+        assert list(stages["seconds"]) == [*names, "after projector", "together"]
+        assert all(stages["seconds"][name]["median"] > 0 for name in names)
+        wholes = {
+            "share_of_first_token": case["first_token_seconds"],
+            "share_of_prefill": case["prefill_seconds"],
+            "share_of_stock_first_token": stock["first_token_seconds"],
+        }
+        for share, whole in wholes.items():
+            for name, summary in stages["seconds"].items():
+                assert stages[share][name] == pytest.approx(summary["median"] / whole["median"])
+        assert case["vision_tower"]["frames"] == 2
+        scale = case["frames"] / 2
+        captured = [scale * seconds for seconds in case["vision_tower"]["capture"]["samples"]]
+        assert stages["seconds"]["attention capture"]["samples"] == pytest.approx(captured)
+
+
+def test_stages_of_more_frames_are_measured_without_the_models(report):
+    case = of(report, frames=5)
+    assert (case["model"], case["retention_ratio"], case["video_tokens"]) == ("AOT", 0.1, 98)
+    assert "first_token_seconds" not in case
+    tower, stages = case["vision_tower"], case["stages"]
+    assert tower["seconds_of_all_frames"] == pytest.approx(tower["alone"]["median"] * 5 / 2)
+    for name, summary in stages["seconds"].items():
+        assert stages["share_of_vision_tower"][name] == pytest.approx(
+            summary["median"] / tower["seconds_of_all_frames"]
+        )
+    assert "share_of_prefill" not in stages
+
+
+def test_table_goes_to_stdout_and_the_progress_bar_to_stderr(folder):
+    table = (folder / "stdout").read_text()
+    assert "AOT 10%" in table
+    assert "Where AOT's own time goes" in table
+    assert str(folder / "results.json") in table
+    bar = (folder / "stderr").read_text()
+    assert "15/15" in bar  # for each number of frames 2 rounds of 3, and the stages; the stages of 5 frames
+
+
+def test_plot_is_drawn(report, tmp_path):
+    pytest.importorskip("matplotlib")
+    files = plot.draw(report, tmp_path)
+    assert [file.name for file in files] == ["speed-and-memory-batch-1.png"]
+    assert files[0].read_bytes().startswith(b"\x89PNG")
+    assert files[0].stat().st_size > 10_000
+
+
+def test_missing_matplotlib_is_named_before_anything_is_measured(monkeypatch, tmp_path):
+    monkeypatch.setattr(plot.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"matplotlib.*pip install.*--no-plot"):
+        main([*QUICK, "--output", str(tmp_path / "results")])
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--shape", "13b"], ("--shape", "13b", "tiny")),
+        (["--frames", "8,0"], ("--frames", "'0'", "integer from 1")),
+        (["--frames", "8,eight"], ("--frames", "'eight'")),
+        (["--frames", "8,8"], ("--frames", "twice")),
+        (["--ratios", "1.5"], ("--ratios", "'1.5'", "above 0 up to 1")),
+        (["--ratios", "nan"], ("--ratios", "'nan'")),
+        (["--ratios", ""], ("--ratios", "''")),
+        (["--stage-frames", "0"], ("--stage-frames", "'0'")),
+        (["--batch", "-1"], ("--batch", "-1")),
+        (["--repeats", "0"], ("--repeats", "'0'")),
+        (["--decode-tokens", "0"], ("--decode-tokens", "'0'")),
+        (["--dtype", "int8"], ("--dtype", "int8")),
+        (["--device", "abacus", "--no-plot"], ("--device", "abacus")),
+        (["--device", "mps", "--no-plot"], ("--device", "mps")),
+        (["--device", "cuda:99", "--no-plot"], ("--device", "cuda:99")),
+        (["--output", __file__], ("--output", "is a file")),
+        (["--fast"], ("--fast",)),
+    ],
+)
+def test_wrong_options_are_refused_in_one_line(arguments, parts, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    line = refusal(arguments, capsys)
+    for part in ("python -m benchmarks: ", *parts):
+        assert part in line
+
+
+def test_wrong_options_are_refused_without_importing_torch():
+    refuse = "import sys; from benchmarks.options import parse_options\ntry: parse_options(['--repeats', '0'], 'it')\n"
+    check = "except SystemExit as stop: sys.exit(10 * stop.code + ('torch' in sys.modules))"
+    process = subprocess.run([sys.executable, "-c", refuse + check], cwd=Path(__file__).parents[2], check=False)
+    assert process.returncode == 20
+
+
+def test_the_command_answers_help_with_its_options():
+    result = CliRunner().invoke(app, ["benchmark", "--help"], prog_name="aot-llava")
+    assert result.exit_code == 0
+    assert "--decode-tokens" in result.stdout
+    assert "aot-llava benchmark" in result.stdout
+
+
+def test_a_gpu_measures_everything_by_default():
+    options = parse_options(["--shape", "7b", "--repeats", "2"], "benchmarks")
+    fill_in_defaults(options, torch.device("cuda"))
+    assert options.frames == (8, 16, 32, 64, 128)
+    assert options.ratios == (1.0, 0.25, 0.2, 0.15, 0.1)
+    assert options.batch == (1, 8)
+    assert (options.dtype, options.repeats) == ("bfloat16", 2)
+
+
+def test_both_models_share_their_weights_and_agree(models):
+    stock, aot = models
+    assert {tensor.data_ptr() for tensor in stock.parameters()} == {tensor.data_ptr() for tensor in aot.parameters()}
+    assert not any(tensor.is_meta for tensor in [*stock.parameters(), *stock.buffers()])
+    aot.config.retention_ratio = 1.0
+    prompt = make_prompt(aot.config, 392, random_videos(aot.config, 2, 2, like=aot.model.image_newline))
+    with torch.inference_mode():
+        logits = stock(**prompt).logits
+        assert logits.isfinite().all()
+        assert logits.std() > 0
+        assert torch.equal(logits, aot(**prompt).logits)
+
+
+def test_what_does_not_fit_into_memory_is_reported_and_the_rest_goes_on(models, monkeypatch):
+    measure = comparison_module.measure_first_token
+
+    def fail_for_stock(model, prompt):
+        if model is models[0] and prompt["pixel_values_videos"].shape[1] > 1:
+            raise torch.OutOfMemoryError
+        return measure(model, prompt)
+
+    monkeypatch.setattr(comparison_module, "measure_first_token", fail_for_stock)
+    options = parse_options([*QUICK, "--batch", "2", "--ratios", "0.1"], "benchmarks")
+    fill_in_defaults(options, CPU)
+    (cases,) = Comparison(*models, options, contextlib.nullcontext).run()
+    assert [case["out_of_memory"] for case in cases] == [True, False]
+    assert [case["batch"] for case in cases] == [2, 2]
+    assert "first_token_seconds" not in cases[0]
+    assert "speedup_over_stock" not in cases[1]
+    assert cases[1]["first_token_seconds"]["median"] > 0
+    assert "share_of_stock_first_token" not in cases[1]["stages"]
+
+
+def test_a_model_that_does_not_fit_is_refused_before_it_is_made(monkeypatch):
+    monkeypatch.setattr(shapes.psutil, "virtual_memory", lambda: SimpleNamespace(available=2**20))
+    with pytest.raises(MemoryError, match=r"weights take 0.0 GiB, but cpu has 0.0 GiB.*--shape"):
+        build_models(SHAPES["tiny"], torch.float32, CPU)
+
+
+def test_results_of_an_interrupted_run_are_kept(monkeypatch, tmp_path):
+    def stop(self, num_frames):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Comparison, "_measure_stages_alone", stop)
+    with pytest.raises(KeyboardInterrupt):
+        main([*QUICK, "--stage-frames", "5", "--no-plot", "--output", str(tmp_path)])
+    assert [file.name for file in tmp_path.iterdir()] == ["results.json"]
+    cases = json.loads((tmp_path / "results.json").read_text())["cases"]
+    assert [case["retention_ratio"] for case in cases] == [None, 1.0, 0.1]
+
+
+def test_peak_memory_sees_what_is_freed_again():
+    with PeakMemory(CPU) as memory:
+        block = torch.ones(256 * 2**20, dtype=torch.uint8)
+        for _ in range(20):
+            block.add_(1)
+        del block
+    assert memory.peak - memory.before > 200 * 2**20
+
+
+def test_repeated_frames_differ_a_little():
+    inputs = CompressionInputs(torch.randn(2, 9, 4), torch.rand(2, 9), torch.rand(2, 9))
+    assert inputs.with_frames(2) is inputs
+    features = inputs.with_frames(5).features
+    assert features.shape == (5, 9, 4)
+    similarity = torch.nn.functional.cosine_similarity(features[0].flatten(), features[2].flatten(), dim=0)
+    assert 0.9 < similarity < 1

@@ -1,0 +1,168 @@
+"""The model card: metadata that the Hub understands, the operating point, and code that can be run."""
+
+import ast
+import re
+from dataclasses import replace
+
+import huggingface_hub
+import pytest
+import yaml
+from hub_server import HubServer, use_in_this_process
+from huggingface_hub import ModelCard
+
+from hub_upload.base import Base
+from hub_upload.model_card import loading_lines, model_card, readable_flops, usage_code
+from hub_upload.operating_point import OperatingPoint
+from hub_upload.variants import bundled_variants, read_variant
+
+BASE_MODEL = "llava-hf/llava-onevision-qwen2-7b-ov-hf"
+REVISION = "0d50680527681998e456c7b78950205bedd8a068"
+CARD_FIELDS = {"license": "apache-2.0", "language": ["en", "zh"]}
+BASE = Base(BASE_MODEL, REVISION, (), (), {}, {}, CARD_FIELDS)
+SEVEN_B = {"num_layers": 28, "hidden_size": 3584, "intermediate_size": 18944}
+POINT = OperatingPoint(num_frames=32, tokens_before=6272, tokens_after=627, has_fixed_token_count=True, **SEVEN_B)
+
+
+@pytest.fixture
+def variant():
+    return read_variant(bundled_variants()["llava-onevision-7b-10-uniform"])
+
+
+@pytest.fixture
+def render(variant):
+    """Renders the card of the 10 % variant and reads it back: `render(point=..., base=..., revision="x")`."""
+
+    def render_card(base=BASE, point=POINT, repo_id="me/variant", **options):
+        return ModelCard(model_card(base, variant, point, repo_id, **options))
+
+    return render_card
+
+
+def code_blocks(text, language):
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+# Metadata
+
+
+def test_the_metadata_says_what_the_hub_wants_to_know(render):
+    assert render().data.to_dict() == {
+        "library_name": "transformers",
+        "pipeline_tag": "video-text-to-text",
+        "base_model": BASE_MODEL,
+        "license": "apache-2.0",
+        "language": ["en", "zh"],
+        "tags": ["aot", "video", "token-reduction", "optimal-transport", "llava_onevision", "arxiv:2603.01400"],
+    }
+
+
+def test_the_licence_is_the_bases_whatever_it_is(render):
+    special = {"license": "other", "license_name": "tongyi-qianwen", "license_link": "LICENSE"}
+    metadata = render(replace(BASE, card_fields=special)).data.to_dict()
+    assert {name: metadata[name] for name in special} == special
+    assert "language" not in metadata
+
+
+def test_a_base_without_a_card_leaves_the_licence_open(render):
+    assert "license" not in render(replace(BASE, card_fields={})).data.to_dict()
+
+
+@pytest.mark.skipif(huggingface_hub.__version__ < "2", reason="huggingface_hub 1 validates at huggingface.co alone")
+def test_the_hub_accepts_the_card(render, monkeypatch, recwarn):
+    with HubServer() as server:
+        use_in_this_process(server, monkeypatch)
+        render().validate()
+        assert [request.path for request in server.requests] == ["/api/validate-yaml"]
+    assert not [warning for warning in recwarn if "metadata" in str(warning.message)]
+
+
+def test_the_card_survives_a_file(render, tmp_path):
+    card = render()
+    card.save(tmp_path / "README.md")
+    text = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert str(ModelCard.load(tmp_path / "README.md")) == text
+    assert yaml.safe_load(text.split("---")[1]) == card.data.to_dict()
+    assert "{{" not in text
+    assert "\n\n\n" not in text
+    assert text.endswith("```\n")
+
+
+# Text
+
+
+def test_the_operating_point_is_that_of_the_paper(render):
+    text = render().text
+    assert "hands the language model\n10 % of the tokens of a video" in text
+    assert "| frames of a video | 32 | 32 |" in text
+    assert "| video tokens in the prompt | 6,272 | 627 |" in text
+    assert "| 40.8 TFLOPs | 3.4 TFLOPs (8.3 %) |" in text
+    assert '`retention_ratio=0.1`, `num_anchors=126`, uniform clips (`num_clips=8`), `recipe="paper"`' in text
+
+
+def test_where_the_token_count_depends_on_the_video_the_card_says_so(render):
+    assert "depends on the video" not in render().text
+    text = render(point=replace(POINT, has_fixed_token_count=False)).text
+    assert "| video tokens in the prompt | 6,272 | about 627 |" in text
+    assert "the number of tokens depends on the video" in text
+
+
+def test_the_bases_commit_is_recorded(render):
+    assert f"[`{REVISION[:7]}`](https://huggingface.co/{BASE_MODEL}/tree/{REVISION})" in render().text
+
+
+def test_a_local_base_does_not_claim_to_be_the_published_one(render):
+    card = render(replace(BASE, location="./mine", revision=None))
+    assert card.data.base_model == BASE_MODEL
+    assert "those of a local checkpoint" in card.text
+    assert "byte for byte" not in card.text
+    assert "./mine" not in str(card)
+
+
+def test_the_card_of_the_main_branch_lists_the_others(render):
+    assert "`revision`:" not in render().text
+    twenty = replace(POINT, tokens_after=1254)
+    text = render(branches={"ten": POINT, "twenty": twenty}).text
+    assert "| `ten` | 627 | 3.4 TFLOPs |\n| `twenty` | 1,254 | 6.9 TFLOPs |\n" in text
+
+
+def test_the_paper_is_cited(render):
+    (entry,) = code_blocks(render().text, "bibtex")
+    assert "2603.01400" in entry
+    assert "Token Reduction via Local and Global Contexts Optimization" in entry
+
+
+# Code; tests/hub_upload/test_hub_upload.py runs it
+
+
+def test_the_code_loads_this_repository(render):
+    (code,) = code_blocks(render().text, "python")
+    ast.parse(code)
+    assert 'model_id = "me/variant"' in code
+    assert code.count("trust_remote_code=True") == 2
+    assert "revision" not in code
+
+
+def test_the_code_of_another_branch_names_it(render):
+    (code,) = code_blocks(render(revision="twenty").text, "python")
+    ast.parse(code)
+    assert 'model_id = "me/variant"\nrevision = "twenty"\n' in code
+    assert code.count("model_id, revision=revision, trust_remote_code=True") == 2
+
+
+def test_lines_fit_on_the_page():
+    long = usage_code("somebody-with-a-long-name/llava-onevision-7b-aot-variants", "llava-onevision-7b-10-uniform")
+    ast.parse(long)
+    assert max(map(len, long.splitlines())) <= 119
+
+
+def test_three_lines_load_model_and_processor():
+    lines = loading_lines("me/variant", "twenty")
+    assert len(lines) == 3
+    ast.parse("\n".join(lines))
+
+
+@pytest.mark.parametrize(
+    ("flops", "text"), [(40.8e12, "40.8 TFLOPs"), (2.5e9, "2.5 GFLOPs"), (1.4e6, "1.4 MFLOPs"), (12, "12 FLOPs")]
+)
+def test_flops_are_readable(flops, text):
+    assert readable_flops(flops) == text
