@@ -23,7 +23,7 @@ REST = "gather"
 STAGES = {
     "anchors": ("select_token_anchors",),
     "intra-frame": ("aggregate_within_frames",),
-    "pooling": ("pooling_matrix", "choose_pooled_positions", "pool_kept_positions"),
+    "pooling": ("pooling_matrix", "pool_kept_positions"),
     "inter-frame": ("merge_along_time",),
 }
 # Neighbouring frames of a video are alike, but not the same.

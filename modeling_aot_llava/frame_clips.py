@@ -1,10 +1,17 @@
-"""Dynamic clips: cut a video where its content changes (Sec. 8; FastVID's DySeg).
+"""Where clips begin, and dynamic ones: cut a video where its content changes (Sec. 8; FastVID's DySeg).
 
 Uniform clips need no features: `token_budget` plans them.
 """
 
+from itertools import accumulate
+
 from torch import Tensor
 from torch.nn import functional
+
+
+def first_frames(clip_lengths: tuple[int, ...]) -> list[int]:
+    """The first frame of each clip."""
+    return [0, *accumulate(clip_lengths[:-1])]
 
 
 def dynamic_clip_lengths(

@@ -68,7 +68,7 @@ def sinkhorn(
     steps = steps_of(exponent, source_marginal, anchor_marginal)
 
     is_source = source_marginal > 0
-    num_sources = is_source.sum(-1, keepdim=True)
+    num_sources = is_source.sum(-1, keepdim=True, dtype=cost.dtype)
     sources = torch.full_like(source_marginal, steps.one)
     anchors = torch.full_like(anchor_marginal, steps.one)
     running = torch.ones_like(num_sources, dtype=torch.bool)
@@ -144,7 +144,8 @@ class _LogarithmicSteps:
 def _uniform_marginal(shape: tuple[int, ...], mask: Tensor | None, like: Tensor) -> Tensor:
     if mask is None:
         return like.new_full(shape, 1 / max(1, shape[-1]))
-    return (mask / mask.sum(-1, keepdim=True).clamp(min=1)).to(like.dtype).expand(shape)
+    mask = mask.to(like.dtype)
+    return (mask / mask.sum(-1, keepdim=True).clamp(min=1)).expand(shape)
 
 
 def aggregate(anchors: Tensor, sources: Tensor, weights: Tensor, strength: float) -> Tensor:

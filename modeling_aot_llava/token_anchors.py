@@ -103,8 +103,9 @@ def random_token_anchors(
 
     What frame `first_frame + i` of a video gets depends on the seed alone, not on the device or on the frames around.
     """
-    generator = torch.Generator().manual_seed(seed)
-    scores = torch.rand(first_frame + num_frames, num_patches, generator=generator)[first_frame:].to(device)
+    generator = torch.Generator("cpu").manual_seed(seed)
+    shape = first_frame + num_frames, num_patches
+    scores = torch.rand(shape, generator=generator, dtype=torch.float32, device="cpu")[first_frame:].to(device)
     chosen = best(scores, num_anchors)
     return TokenAnchors(local=torch.zeros_like(chosen), global_=chosen, count=num_anchors)
 

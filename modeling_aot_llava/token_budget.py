@@ -127,14 +127,15 @@ def pooled_tokens_per_frame(patch_grid_size: int) -> int:
 def released_keep_ratio(budget: TokenBudget) -> float:
     """The keep ratio with which the released recipe meets the budget on average.
 
-    The released program outputs a clip's first frame and its final anchors, that is 2 K M_p tokens, and the kept
-    tokens of the F - K later frames, which have M_p tokens each.
+    The released program outputs a clip's first frame, its final anchors where it has more frames than one, and the
+    kept tokens of the F - K later frames. All these frames have M_p tokens each.
     """
     num_clips, num_frames = len(budget.clip_lengths), sum(budget.clip_lengths)
     later_tokens = (num_frames - num_clips) * budget.pooled_anchors
     if later_tokens == 0:
         return 0.0
-    rest = budget.num_video_tokens - 2 * num_clips * budget.pooled_anchors
+    num_merged = sum(length > 1 for length in budget.clip_lengths)
+    rest = budget.num_video_tokens - (num_clips + num_merged) * budget.pooled_anchors
     return min(1.0, max(0.0, rest / later_tokens))
 
 

@@ -20,7 +20,7 @@ class FrameMap:
         kept: (S, S) bool, the pooled positions whose tokens the language model reads.
         merged_along_time: (S, S) bool, the positions whose tokens went into the first frame of the clip.
         times_read: how often the language model reads a kept token. In the released recipe a first frame comes as it
-            is and once more with the later frames merged in.
+            is and, where the clip has later frames, once more with those merged in.
     """
 
     clip: int
@@ -49,7 +49,7 @@ def map_frames(video: VideoTokens, config) -> list[FrameMap]:
         video: what `compress_videos` returned for it.
         config: the model's `AOTLlavaOnevisionConfig` at that time.
     """
-    clips = [(clip, step) for clip, length in enumerate(video.clip_lengths) for step in range(length)]
+    clips = [(clip, step, length) for clip, length in enumerate(video.clip_lengths) for step in range(length)]
     masks = zip(
         _as_grids(video.anchors.local),
         _as_grids(video.anchors.global_),
@@ -64,9 +64,9 @@ def map_frames(video: VideoTokens, config) -> list[FrameMap]:
             global_anchors=global_,
             kept=before_time if step == 0 else along_time,
             merged_along_time=np.zeros_like(before_time) if step == 0 else before_time & ~along_time,
-            times_read=2 if step == 0 and config.recipe == "released" else 1,
+            times_read=2 if step == 0 and length > 1 and config.recipe == "released" else 1,
         )
-        for (clip, step), (local, global_, before_time, along_time) in zip(clips, masks)
+        for (clip, step, length), (local, global_, before_time, along_time) in zip(clips, masks)
     ]
 
 

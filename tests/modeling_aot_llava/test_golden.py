@@ -13,15 +13,12 @@ from reference.naive_aot import DEFAULTS, naive_compress, naive_inter_frame_step
 from safetensors import safe_open
 
 from modeling_aot_llava import AOTLlavaOnevisionConfig
-from modeling_aot_llava.spatiotemporal_pruning import (
-    aggregate_within_frames,
-    choose_pooled_positions,
-    compress_video_features,
-    inter_frame_plan,
-    merge_next_frame,
-    pool_kept_positions,
-    pooling_matrix,
-)
+from modeling_aot_llava.inter_frame_transport import merge_next_frame
+from modeling_aot_llava.intra_frame_transport import aggregate_within_frames
+from modeling_aot_llava.optimal_transport import cosine_similarity
+from modeling_aot_llava.released_recipe import ReleasedRecipe
+from modeling_aot_llava.spatial_pooling import pool_kept_positions, pooling_matrix
+from modeling_aot_llava.spatiotemporal_pruning import compress_video_features
 from modeling_aot_llava.token_anchors import select_token_anchors
 from modeling_aot_llava.token_budget import plan_token_budget
 
@@ -42,6 +39,11 @@ def golden(request):
         "num_clips": int(numbers["frames"]) // int(numbers["clip_length"]),
     }
     return SimpleNamespace(**tensors, fields=fields, config=AOTLlavaOnevisionConfig(**fields))
+
+
+@pytest.fixture(scope="module")
+def recipe(golden):
+    return ReleasedRecipe(golden.config, plan_token_budget(golden.config, 8))
 
 
 @pytest.fixture(scope="module")
@@ -84,9 +86,9 @@ def test_anchors(golden):
     assert torch.equal(anchors.global_, mask_of(golden.global_indices))
 
 
-def test_intra_frame_transport(golden):
+def test_intra_frame_transport(golden, recipe):
     index = anchor_index_of(golden)
-    merged = aggregate_within_frames(golden.features, take(golden.features, index), index, golden.config)
+    merged = aggregate_within_frames(golden.features, take(golden.features, index), index, golden.config, recipe)
     torch.testing.assert_close(merged, take(golden.intra_merged, index), **STEP)
     assert (merged - take(golden.features, index)).abs().max() > 1e-2
 
@@ -104,25 +106,19 @@ def test_pooling_at_some_positions(golden):
     torch.testing.assert_close(pooled, take(golden.pooled_features, kept), **STEP)
 
 
-def test_pooled_positions(golden):
-    kept = choose_pooled_positions(
-        golden.anchor_mask.bool(),
-        golden.deep_attention,
-        pooling_matrix(27),
-        plan_token_budget(golden.config, 8),
-        golden.config,
-    )
+def test_pooled_positions(golden, recipe):
+    kept = recipe.choose_pooled_positions(golden.anchor_mask.bool(), golden.deep_attention, pooling_matrix(27))
     assert torch.equal(kept, golden.pooled_mask.bool())
 
 
-def test_inter_frame_step(golden):
+def test_inter_frame_step(golden, recipe):
     anchors, sources = golden.pair_anchors[None], golden.pair_sources[None]
-    plan = inter_frame_plan(anchors, sources, golden.config, step=1)
+    plan = recipe.transport(recipe.inter_frame_cost(cosine_similarity(sources, anchors), 1, None, None))
     assert plan.shape == (1, *golden.pair_plan.shape)
     # The plan's entries are of order 1e-3; 1e-4 would let a wrong one pass.
     torch.testing.assert_close(plan[0], golden.pair_plan, rtol=1e-4, atol=1e-8)
 
-    updated, changed = merge_next_frame(anchors, sources, golden.config, keep_ratio=golden.config.keep_ratio, step=1)
+    updated, changed = merge_next_frame(anchors, sources, golden.config, recipe, step=1)
     assert torch.equal(changed[0], golden.pair_keep.bool())
     torch.testing.assert_close(updated[0], golden.pair_new_anchors, **STEP)
 

@@ -288,6 +288,30 @@ def test_the_released_count_follows_from_its_masks():
     assert not video.temporal_kept[[0, 5]].any()
 
 
+@pytest.mark.parametrize("clip_lengths", [(1,), (1, 1, 1), (1, 3, 1, 2)])
+def test_a_released_clip_of_one_frame_is_read_once(clip_lengths):
+    """The other clips' first frames are read twice: as they are, and with later frames merged in."""
+    num_frames = sum(clip_lengths)
+    config = small_config(
+        7,
+        **RELEASED,
+        num_anchors=25,
+        num_clips=1,
+        clip_segmentation="dynamic",
+        dynamic_similarity_threshold=0.5,
+        retention_ratio=0.99,
+    )
+    video = make_video(num_frames, 7)
+    scenes = torch.eye(16)[: len(clip_lengths)]
+    video.frame_features = scenes.repeat_interleave(torch.tensor(clip_lengths), dim=0)
+    compressed = compress(video, config)
+    assert compressed.clip_lengths == clip_lengths
+    firsts = [sum(clip_lengths[:clip]) for clip in range(len(clip_lengths))]
+    kept = compressed.pooled_kept.sum(-1)
+    expected = sum(int(kept[first]) * (1 if length == 1 else 2) for first, length in zip(firsts, clip_lengths))
+    assert len(compressed.tokens) == expected + int(compressed.temporal_kept.sum())
+
+
 # --------------------------------------------------------------------- dtypes and hard inputs
 
 RECIPES = {
@@ -420,6 +444,37 @@ def test_half_precision_is_computed_in_float32(dtype):
     half = compress(video, config).tokens
     video.features = video.features.float()
     assert torch.equal(half, compress(video, config).tokens.to(dtype))
+
+
+@pytest.fixture(params=[torch.float64, torch.bfloat16, "meta"], ids=str)
+def another_default(request):
+    """The process's default dtype or device is another one than usual."""
+    if isinstance(request.param, torch.dtype):
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(request.param)
+        yield
+        torch.set_default_dtype(before)
+    else:
+        before = torch.get_default_device()
+        torch.set_default_device(request.param)
+        yield
+        torch.set_default_device(before)
+
+
+DEFAULTS_CONFIGS = {
+    **{name: small_config(5, **fields) for name, fields in RECIPES.items()},
+    "random anchors": small_config(5, anchor_selection="random"),
+}
+DEFAULTS_VIDEO = make_video(5, 5, seed=14)
+UNDER_USUAL_DEFAULTS = {name: compress(DEFAULTS_VIDEO, config) for name, config in DEFAULTS_CONFIGS.items()}
+
+
+@pytest.mark.parametrize("name", DEFAULTS_CONFIGS)
+def test_the_default_dtype_and_device_change_nothing(another_default, name):
+    video, expected = compress(DEFAULTS_VIDEO, DEFAULTS_CONFIGS[name]), UNDER_USUAL_DEFAULTS[name]
+    assert torch.equal(video.tokens, expected.tokens)
+    assert torch.equal(video.anchors.all, expected.anchors.all)
+    assert torch.equal(video.temporal_kept, expected.temporal_kept)
 
 
 def test_the_input_is_left_alone():

@@ -17,7 +17,7 @@ from reference import small_config
 from reference.naive_aot import ANCHORS_BY_RATIO, naive_budget
 
 from modeling_aot_llava import AOTLlavaOnevisionConfig
-from modeling_aot_llava.token_budget import plan_token_budget
+from modeling_aot_llava.token_budget import plan_token_budget, released_keep_ratio
 
 ROUNDING = Fraction(1, 2) + Fraction(1, 10**9)
 GRIDS = (27, 26, 24, 16, 10, 7, 5, 2, 1)
@@ -194,3 +194,13 @@ def test_fewer_tokens_than_clips_make_fewer_clips():
     plan = plan_token_budget(AOTLlavaOnevisionConfig(), 32, num_video_tokens=3)
     assert plan.clip_lengths == (11, 11, 10)
     assert [count for count in plan.kept_per_frame if count] == [1, 1, 1]
+
+
+@pytest.mark.parametrize(("clip_lengths", "times_read"), [((4, 4), 4), ((1, 7), 3), ((1, 1, 6), 4)])
+def test_the_released_keep_ratio_meets_the_budget(clip_lengths, times_read):
+    """First frames and final anchors are read whole; a clip of one frame has no final anchors."""
+    plan = plan_token_budget(small_config(7, retention_ratio=0.4, num_anchors=12, num_clips=2), 8)
+    plan = plan.with_clips(clip_lengths)
+    assert (plan.num_video_tokens, plan.pooled_anchors) == (51, 7)
+    later_tokens = (8 - len(clip_lengths)) * 7
+    assert times_read * 7 + released_keep_ratio(plan) * later_tokens == pytest.approx(51)

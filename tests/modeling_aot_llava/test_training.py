@@ -5,7 +5,7 @@ import torch
 from small_model import VARYING
 from torch.nn import functional
 
-from modeling_aot_llava import spatiotemporal_pruning
+from modeling_aot_llava import inter_frame_transport, intra_frame_transport, paper_recipe
 
 IGNORED = -100
 TEXT = "See <video>, what?"
@@ -220,15 +220,19 @@ def test_autocast_leaves_the_transport_in_float32(trained, prompt, monkeypatch, 
     model = trained(**fields)
     inputs = prompt(TEXT)
     dtypes = {"projector": set(), "transport": set(), "aggregation": set()}
-    for name, function in (("transport", "sinkhorn"), ("aggregation", "aggregate")):
-        original = getattr(spatiotemporal_pruning, function)
+    for name, module, function in (
+        ("transport", paper_recipe, "sinkhorn"),
+        ("aggregation", intra_frame_transport, "aggregate"),
+        ("aggregation", inter_frame_transport, "aggregate"),
+    ):
+        original = getattr(module, function)
 
         def watch(*args, _name=name, _original=original, **kwargs):
             result = _original(*args, **kwargs)
             dtypes[_name] |= {value.dtype for value in (*args, result) if isinstance(value, torch.Tensor)}
             return result
 
-        monkeypatch.setattr(spatiotemporal_pruning, function, watch)
+        monkeypatch.setattr(module, function, watch)
     model.model.multi_modal_projector.register_forward_hook(lambda *call: dtypes["projector"].add(call[2].dtype))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         outputs = model(**inputs, labels=labelled(model, inputs))

@@ -391,7 +391,8 @@ def naive_clip(frames, quotas, options):
         kept_tokens.append(sources[kept])
         kept_indices.append(kept)
     if options["recipe"] == "released":
-        return torch.cat([first, *kept_tokens, anchors]), kept_indices
+        merged = [anchors] if len(frames) > 1 else []
+        return torch.cat([first, *kept_tokens, *merged]), kept_indices
     return torch.cat([anchors, *kept_tokens]), kept_indices
 
 

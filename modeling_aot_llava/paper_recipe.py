@@ -1,0 +1,89 @@
+"""What the paper says where its authors' released program does otherwise: `config.recipe = "paper"`.
+
+F frames, N patches, P pooled positions, D channels, M anchors of which a frame keeps M_p on the pooled grid, K clips;
+S sources and A anchors of a transport.
+"""
+
+import torch
+from torch import Tensor
+
+from .frame_clips import first_frames
+from .optimal_transport import sinkhorn
+from .spatial_pooling import coverage_of
+from .token_anchors import best, true_positions
+from .token_budget import TokenBudget
+
+
+class PaperRecipe:
+    """Algorithms 1 and 2 as printed, for one video under its budget.
+
+    Attributes:
+        sources_first: each Sinkhorn iteration updates the anchors' scaling, then the sources'.
+        fills_up_anchors: a frame has exactly M anchors, whatever the windows leave over.
+        nearest_share: how much of an updated anchor is its mean with the patches that are most similar to it.
+        largest_cost: no cost exceeds it. 1 - cosine is at most 2; rounding is allowed for.
+    """
+
+    sources_first = False
+    fills_up_anchors = True
+    nearest_share = 0.0
+    largest_cost = 2.01
+
+    def __init__(self, config, budget: TokenBudget):
+        self.config, self.budget = config, budget
+
+    def transport(self, cost: Tensor, source_mask: Tensor | None = None, anchor_mask: Tensor | None = None) -> Tensor:
+        """The plan of these costs (Eq. 4-5), as `sinkhorn` returns it."""
+        return sinkhorn(
+            cost,
+            epsilon=self.config.sinkhorn_epsilon,
+            max_iterations=self.config.sinkhorn_iterations,
+            tolerance=self.config.sinkhorn_tolerance,
+            source_mask=source_mask,
+            anchor_mask=anchor_mask,
+            sources_first=self.sources_first,
+            largest_cost=self.largest_cost,
+        )
+
+    def intra_frame_cost(
+        self, similarity: Tensor, source_index: Tensor, anchor_index: Tensor, num_patches: int
+    ) -> Tensor:
+        """Eq. 9, of the similarity (F, N - M, M)."""
+        return 1 - similarity
+
+    def choose_pooled_positions(self, is_anchor: Tensor, global_attention: Tensor, pooling: Tensor) -> Tensor:
+        """The M_p positions that the anchors cover most: (F, N) -> (F, P) bool.
+
+        Of equally covered ones those of greater pooled global score, then of lower index.
+        """
+        by_score = (global_attention @ pooling.T).sort(dim=-1, descending=True, stable=True).indices
+        chosen = best(coverage_of(is_anchor, pooling).gather(1, by_score), self.budget.pooled_anchors)
+        return torch.zeros_like(chosen).scatter(1, by_score, chosen)
+
+    def positions(self, kept: Tensor) -> tuple[Tensor, None]:
+        """Where the kept positions are, in raster order: (F, P) bool -> (F, M_p), none of them padding."""
+        return true_positions(kept, self.budget.pooled_anchors), None
+
+    def inter_frame_cost(
+        self, similarity: Tensor, step: int, source_mask: Tensor | None, anchor_mask: Tensor | None
+    ) -> Tensor:
+        """Eq. 13, of the similarity (K, S, A)."""
+        return 1 - similarity
+
+    def choose_changed(self, confidence: Tensor, quota: Tensor, source_mask: Tensor | None) -> Tensor:
+        """The tokens of lowest q, as many as the frame's quota; with a threshold those below it: (K, S) bool."""
+        if self.config.temporal_threshold is not None:
+            return confidence < self.config.temporal_threshold
+        rank = confidence.sort(dim=-1, stable=True).indices.argsort(dim=-1)
+        return rank < quota.unsqueeze(-1)
+
+    def arrange(
+        self, tokens: Tensor, token_mask: None, anchors: Tensor, changed: Tensor, clip_lengths: tuple[int, ...]
+    ) -> tuple[Tensor, Tensor]:
+        """Clip by clip: the final anchors, then the kept tokens.
+
+        Returns:
+            Rows of tokens (F, M_p, D), and which of them the video keeps (F, M_p).
+        """
+        starts = torch.tensor(first_frames(clip_lengths), device=tokens.device)
+        return tokens.index_copy(0, starts, anchors), changed.index_fill(0, starts, True)

@@ -1,0 +1,99 @@
+"""What the authors' released program does otherwise than the paper says: `config.recipe = "released"`.
+
+Their published accuracy came from that program. The paper does not print its constants.
+
+F frames, N patches, P pooled positions, D channels, M anchors, K clips; n tokens of the frame that keeps most, others
+are padded.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from .frame_clips import first_frames
+from .paper_recipe import PaperRecipe
+from .spatial_pooling import COVERAGE_STEP, coverage_of
+from .token_anchors import true_positions
+from .token_budget import TokenBudget, released_keep_ratio
+
+POSITION_WEIGHT = 0.5
+NEAREST_SHARE = 0.1
+MIN_COVERAGE = 0.5
+TIME_SCALE = 1.5
+COSINE_MARGIN = 1e-6
+
+
+class ReleasedRecipe(PaperRecipe):
+    """The released program's choices for one video.
+
+    Attributes:
+        sources_first: each Sinkhorn iteration updates the sources' scaling, then the anchors'.
+        fills_up_anchors: the places that the windows leave over are lost.
+        nearest_share: how much of an updated anchor is its mean with the patches that are most similar to it.
+        largest_cost: no cost exceeds it. 1 - cosine is at most 2; rounding is allowed for.
+    """
+
+    sources_first = True
+    fills_up_anchors = False
+    nearest_share = NEAREST_SHARE
+    largest_cost = 2.01 + POSITION_WEIGHT * math.sqrt(2)
+
+    def __init__(self, config, budget: TokenBudget):
+        super().__init__(config, budget)
+        self.keep_ratio = released_keep_ratio(budget) if config.keep_ratio is None else config.keep_ratio
+
+    def intra_frame_cost(
+        self, similarity: Tensor, source_index: Tensor, anchor_index: Tensor, num_patches: int
+    ) -> Tensor:
+        """1 - cosine, and half the distance of the patches on the unit square: (F, N - M, M)."""
+        side = torch.linspace(0, 1, math.isqrt(num_patches), dtype=torch.float32, device=similarity.device)
+        positions = torch.cartesian_prod(side, side).view(num_patches, 2)
+        return 1 - similarity + POSITION_WEIGHT * torch.cdist(positions[source_index], positions[anchor_index])
+
+    def choose_pooled_positions(self, is_anchor: Tensor, global_attention: Tensor, pooling: Tensor) -> Tensor:
+        """All positions that the anchors cover by half or more, (F, P) bool; a frame may have none."""
+        return coverage_of(is_anchor, pooling) * COVERAGE_STEP >= MIN_COVERAGE - COVERAGE_STEP / 2
+
+    def positions(self, kept: Tensor) -> tuple[Tensor, Tensor]:
+        """Where the kept positions are, in raster order, and which of these are no padding: (F, n) each."""
+        counts = kept.sum(-1, keepdim=True)
+        largest = max(1, int(counts.max()))
+        return true_positions(kept, largest), torch.arange(largest, device=kept.device) < counts
+
+    def inter_frame_cost(
+        self, similarity: Tensor, step: int, source_mask: Tensor | None, anchor_mask: Tensor | None
+    ) -> Tensor:
+        """1 - cosine less its smallest value, weakened for frames that are near the clip's first: (K, S, A)."""
+        cost = 1 - similarity.clamp(-1 + COSINE_MARGIN, 1 - COSINE_MARGIN)
+        padding = torch.zeros_like(cost, dtype=torch.bool)
+        if source_mask is not None and anchor_mask is not None:
+            padding = ~(source_mask.unsqueeze(-1) & anchor_mask.unsqueeze(-2))
+        smallest = cost.masked_fill(padding, math.inf).amin(dim=(-2, -1), keepdim=True)
+        closeness_in_time = math.exp(-(step**2) / (2 * TIME_SCALE**2))
+        return (cost - smallest).masked_fill(padding, 0) * (1 - closeness_in_time)
+
+    def choose_changed(self, confidence: Tensor, quota: Tensor | None, source_mask: Tensor | None) -> Tensor:
+        """The tokens whose q is below the keep-ratio quantile of their frame: (K, S) bool."""
+        # In float64, so that a quantile that is one of the values is not rounded past it.
+        valid = (confidence if source_mask is None else confidence.masked_fill(~source_mask, math.nan)).double()
+        return valid < valid.nanquantile(self.keep_ratio, dim=-1, keepdim=True)
+
+    def arrange(
+        self, tokens: Tensor, token_mask: Tensor, anchors: Tensor, changed: Tensor, clip_lengths: tuple[int, ...]
+    ) -> tuple[Tensor, Tensor]:
+        """Clip by clip: the original first frame, the kept tokens, then the final anchors.
+
+        A clip of one frame has nothing to fold into its anchors: that frame comes once.
+
+        Returns:
+            Rows of tokens (R, n, D), and which of them the video keeps (R, n).
+        """
+        starts, kept = first_frames(clip_lengths), changed.clone()
+        kept[starts] = token_mask[starts]
+        row_order: list[int] = []
+        for clip, (start, length) in enumerate(zip(starts, clip_lengths)):
+            row_order.extend(range(start, start + length))
+            if length > 1:
+                row_order.append(len(tokens) + clip)
+        return torch.cat([tokens, anchors])[row_order], torch.cat([kept, token_mask[starts]])[row_order]
