@@ -5,7 +5,6 @@ Since transformers 5.20 `forward` and `generate` take what the encoders made of 
 tokens where they are not yet, hands both to the parent, and the parent does all the rest.
 """
 
-from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import wraps
 from typing import Any
@@ -13,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import (
-    Cache,
     GenerationConfig,
     LlavaOnevisionForConditionalGeneration,
     LlavaOnevisionModel,
@@ -24,16 +22,12 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import ModelOutput, logging
 from transformers.utils.generic import can_return_tuple
 
-from .attention_capture import capture_attention_received
 from .configuration_aot_llava import AOT_FIELDS, AOTLlavaOnevisionConfig
-from .prompt_layout import IGNORED_LABEL, PlaceholderSpan, Prompt, find_placeholder_spans
-from .spatiotemporal_pruning import FRAMES_AT_ONCE, FrameTokens, VideoTokens, compress_along_time, compress_frames
-from .token_budget import TokenBudget, plan_token_budget, pooled_tokens_per_frame
-
-try:  # newer releases keep only those hidden states of the vision tower that are asked for by index
-    from transformers.utils.output_capturing import select_hidden_states
-except ImportError:
-    select_hidden_states = None
+from .conversation_cache import count_cached_columns, find_caches, mark_as_fitted
+from .prompt_layout import PlaceholderSpan, Prompt, find_placeholder_spans
+from .spatiotemporal_pruning import VideoTokens
+from .token_budget import pooled_tokens_per_frame
+from .video_encoding import encode_and_compress, joined_outputs
 
 logger = logging.get_logger(__name__)
 
@@ -43,9 +37,10 @@ class AOTLlavaOnevisionModel(LlavaOnevisionModel):
 
     Changes to the parent class:
     - `get_video_features` returns compressed video tokens; images are left alone.
-    - `forward` keeps as many tokens of each video as the prompt has placeholders for; the stock processor's full
-      count is cut down to `config.retention_ratio`, and the prompt with it.
     - the vision tower is watched at two layers, whatever its attention implementation.
+
+    Its `forward` is the parent's: each video gives the tokens that `config.retention_ratio` asks for, or those that
+    were encoded beforehand (`mm_encoder_outputs`).
     """
 
     config_class = AOTLlavaOnevisionConfig
@@ -97,10 +92,13 @@ class AOTLlavaOnevisionModel(LlavaOnevisionModel):
             on_vision_output=vision_outputs.append,
             **kwargs,
         )
+        pooler_output = self._with_newlines(videos)
+        return BaseModelOutputWithPooling(**{**joined_outputs(vision_outputs), "pooler_output": pooler_output})
+
+    def _with_newlines(self, videos: list[VideoTokens]) -> Tensor | list[Tensor]:
         features = [torch.cat([video.tokens, self.image_newline[None].to(video.tokens)]) for video in videos]
         have_same_length = len({len(tokens) for tokens in features}) == 1
-        pooler_output = torch.stack(features) if have_same_length else features
-        return BaseModelOutputWithPooling(**{**_joined(vision_outputs), "pooler_output": pooler_output})
+        return torch.stack(features) if have_same_length else features
 
     def compress_videos(
         self,
@@ -108,73 +106,25 @@ class AOTLlavaOnevisionModel(LlavaOnevisionModel):
         vision_feature_layer: int | list[int] | None = None,
         vision_feature_select_strategy: str | None = None,
         kept_video_tokens: list[int | None] | None = None,
-        on_vision_output: Callable[[ModelOutput], Any] | None = None,
         **kwargs,
     ) -> list[VideoTokens]:
-        """Runs vision tower, projector and AOT, on at most `FRAMES_AT_ONCE` frames at a time, of one video or several.
+        """Each video's tokens, without the newline token, and what a picture of them needs.
 
-        Beside those frames' activations only the tokens that their frames keep stay in memory, so that it hardly
-        grows with a video's length.
-
-        Args: those of `get_video_features`, and
-            on_vision_output: is given the vision tower's output of each part.
-
-        Returns:
-            For each video its tokens, with everything that a picture of them needs.
+        Args: those of `get_video_features`, and more of the vision tower's.
         """
         self.config.validate_aot()
-        num_videos, num_frames = pixel_values_videos.shape[:2]
-        budgets = [
-            plan_token_budget(self.config, num_frames, count) for count in kept_video_tokens or [None] * num_videos
-        ]
         layers = self.config.vision_feature_layer if vision_feature_layer is None else vision_feature_layer
-        layers = [layers] if isinstance(layers, int) else list(layers)
         strategy = vision_feature_select_strategy or self.config.vision_feature_select_strategy
-        watched = (self.config.local_attention_layer, self.config.global_attention_layer)
-        if not kwargs.get("output_hidden_states"):
-            kwargs["output_hidden_states"] = layers if select_hidden_states else True
-        kwargs["return_dict"] = True
-
-        with capture_attention_received(self.vision_tower, watched) as received:
-
-            def encode(videos: Tensor) -> list[Tensor]:
-                outputs = self.vision_tower(videos.flatten(0, 1), **kwargs)
-                if on_vision_output is not None:
-                    on_vision_output(outputs)
-                features = [outputs.hidden_states[layer] for layer in layers]
-                features = features[0] if len(features) == 1 else torch.cat(features, dim=-1)
-                values = [features, *(received[layer].to(features.device) for layer in watched)]
-                if strategy == "default":  # without the [CLS] token
-                    values = [value[:, 1:] for value in values]
-                return [value.unflatten(0, videos.shape[:2]) for value in values]
-
-            videos_at_once = max(1, FRAMES_AT_ONCE // num_frames)
-            videos = []
-            for first in range(0, num_videos, videos_at_once):
-                together = slice(first, first + videos_at_once)
-                videos += self._compress_together(pixel_values_videos[together], budgets[together], encode)
-            return videos
-
-    def _compress_together(
-        self, pixels: Tensor, budgets: list[TokenBudget], encode: Callable[[Tensor], list[Tensor]]
-    ) -> list[VideoTokens]:
-        # One long video, or several short ones.
-        def compress_part(first_frame: int) -> list[tuple[FrameTokens, Tensor]]:
-            features, *attention = encode(pixels[:, first_frame : first_frame + FRAMES_AT_ONCE])
-            # Quantised projectors take (frames, patches, channels) alone, as the stock model calls it.
-            projected = self.multi_modal_projector(features.flatten(0, 1)).unflatten(0, features.shape[:2])
-            return [
-                (compress_frames(*of_video, self.config, first_frame), frame_features)
-                for of_video, frame_features in zip(zip(projected, *attention, budgets), features.mean(2))
-            ]
-
-        parts = map(compress_part, range(0, pixels.shape[1], FRAMES_AT_ONCE))
-        videos = []
-        for budget, parts_of_video in zip(budgets, zip(*parts)):
-            frames, frame_features = zip(*parts_of_video)
-            frames = FrameTokens.join(frames)
-            videos.append(compress_along_time(frames, budget, self.config, torch.cat(frame_features)))
-        return videos
+        return encode_and_compress(
+            pixel_values_videos,
+            self.vision_tower,
+            self.multi_modal_projector,
+            self.config,
+            feature_layers=[layers] if isinstance(layers, int) else layers,
+            has_class_token=strategy == "default",
+            kept_video_tokens=kept_video_tokens or [None] * len(pixel_values_videos),
+            **kwargs,
+        )
 
     @torch.compiler.disable
     def encode_videos(
@@ -206,88 +156,41 @@ class AOTLlavaOnevisionModel(LlavaOnevisionModel):
         embeds = prompt.input_ids.unsqueeze(-1) if prompt.inputs_embeds is None else prompt.inputs_embeds
         _, is_video = self.get_placeholder_mask(prompt.input_ids, inputs_embeds=embeds)
         spans = find_placeholder_spans(is_video.squeeze(-1), len(pixel_values_videos))
-        video = self.get_video_features(
-            pixel_values_videos,
-            vision_feature_layer=vision_feature_layer,
-            vision_feature_select_strategy=vision_feature_select_strategy,
-            kept_video_tokens=self._tokens_to_keep(spans, num_frames=pixel_values_videos.shape[1]),
-            return_dict=True,
-        )
-        lengths = [len(features) for features in video.pooler_output]
+        counts = self._tokens_to_keep(spans, num_frames=pixel_values_videos.shape[1])
+        features = self.get_video_features(
+            pixel_values_videos, vision_feature_layer, vision_feature_select_strategy, counts, return_dict=True
+        ).pooler_output
+        video = BaseModelOutputWithPooling(pooler_output=features)  # the tower's own states may go
+        lengths = [len(tokens) for tokens in features]
         if lengths == [span.length for span in spans]:
             return prompt, video
-        if prompt.labels is not None and any(_has_labels(prompt.labels, span) for span in spans):
+        if prompt.has_labels_of(spans):
             logger.warning_once(
-                "The labels of video placeholders are not ignored, and the prompt has more placeholders than tokens are "
-                "kept: labels of removed placeholders do not count in the loss, and logits are shorter than labels. "
-                f"Make prompts with AOTLlavaOnevisionProcessor and label placeholders with {IGNORED_LABEL}."
+                "The prompt has more video placeholders than tokens are kept, and labels of placeholders are not "
+                "ignored: removed ones do not count in the loss, and there are fewer logits than labels. Make prompts "
+                "with AOTLlavaOnevisionProcessor, and label video placeholders with -100."
             )
         return prompt.with_lengths(spans, lengths, self.config.text_config.pad_token_id or 0), video
+
+    def _tokens_to_keep(self, spans: list[PlaceholderSpan], num_frames: int) -> list[int | None]:
+        full_count = num_frames * pooled_tokens_per_frame(self.config.patch_grid_size) + 1
+        for video, span in enumerate(spans):
+            if not 2 <= span.length <= full_count:
+                raise ValueError(
+                    f"The prompt has {span.length} placeholders for video {video}, but its {num_frames} frames give "
+                    f"from 2 to {full_count} (newline token included). Make prompt and pixels with one call of "
+                    "AOTLlavaOnevisionProcessor."
+                )
+        return [None if span.length == full_count else span.length - 1 for span in spans]
 
     def check_no_video_is_missing(self, input_ids: Tensor | None) -> None:
         """Raises `ValueError` if a prompt has placeholders for videos that did not come with it."""
         num_placeholders = 0 if input_ids is None else int((input_ids == self.config.video_token_id).sum())
         if num_placeholders:
             raise ValueError(
-                f"The prompt has {num_placeholders} video placeholders, but `pixel_values_videos` is None, so the model "
-                "would answer blindly. Pass all that the processor returned; a data collator must keep it, too."
+                f"The prompt has {num_placeholders} video placeholders, but `pixel_values_videos` is None, so the "
+                "model would answer blindly. Pass all that the processor returned; a data collator must keep it, too."
             )
-
-    @wraps(LlavaOnevisionModel.forward)
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        pixel_values: Tensor | None = None,
-        image_sizes: Tensor | None = None,
-        pixel_values_videos: Tensor | None = None,
-        image_sizes_videos: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        *,
-        inputs_embeds: Tensor | None = None,
-        vision_feature_layer: int | list[int] | None = None,
-        vision_feature_select_strategy: str | None = None,
-        vision_aspect_ratio: str | None = None,
-        batch_num_images: Tensor | None = None,
-        mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
-        **kwargs,
-    ):
-        prompt = Prompt(input_ids, inputs_embeds, attention_mask, position_ids)
-        if pixel_values_videos is not None and mm_encoder_outputs is None:
-            prompt, video = self.encode_videos(
-                prompt, pixel_values_videos, vision_feature_layer, vision_feature_select_strategy
-            )
-            mm_encoder_outputs, pixel_values_videos = {"video": video}, None
-        if pixel_values is not None and mm_encoder_outputs and "image" not in mm_encoder_outputs:
-            # The parent takes pixels, or what was made of them, but not some of both.
-            image = self.get_image_features(
-                pixel_values,
-                image_sizes,
-                vision_feature_layer=vision_feature_layer,
-                vision_feature_select_strategy=vision_feature_select_strategy,
-                vision_aspect_ratio=vision_aspect_ratio,
-                batch_num_images=batch_num_images,
-                return_dict=True,
-            )
-            mm_encoder_outputs, pixel_values = {**mm_encoder_outputs, "image": image}, None
-        if not (mm_encoder_outputs or {}).get("video") and _begins_conversation(input_ids, kwargs.values()):
-            self.check_no_video_is_missing(input_ids)
-        return super().forward(
-            input_ids=prompt.input_ids,
-            pixel_values=pixel_values,
-            image_sizes=image_sizes,
-            pixel_values_videos=pixel_values_videos,
-            image_sizes_videos=image_sizes_videos,
-            attention_mask=prompt.attention_mask,
-            position_ids=prompt.position_ids,
-            inputs_embeds=prompt.inputs_embeds,
-            vision_feature_layer=vision_feature_layer,
-            vision_feature_select_strategy=vision_feature_select_strategy,
-            vision_aspect_ratio=vision_aspect_ratio,
-            batch_num_images=batch_num_images,
-            mm_encoder_outputs=_flat(mm_encoder_outputs),
-            **kwargs,
-        )
 
 
 class AOTLlavaOnevisionForConditionalGeneration(LlavaOnevisionForConditionalGeneration):
@@ -339,6 +242,8 @@ class AOTLlavaOnevisionForConditionalGeneration(LlavaOnevisionForConditionalGene
         inputs_embeds: Tensor | None = None,
         vision_feature_layer: int | list[int] | None = None,
         vision_feature_select_strategy: str | None = None,
+        vision_aspect_ratio: str | None = None,
+        batch_num_images: Tensor | None = None,
         labels: Tensor | None = None,
         shift_labels: Tensor | None = None,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
@@ -350,6 +255,19 @@ class AOTLlavaOnevisionForConditionalGeneration(LlavaOnevisionForConditionalGene
                 written, pixel_values_videos, vision_feature_layer, vision_feature_select_strategy
             )
             mm_encoder_outputs, pixel_values_videos = {"video": video}, None
+            if pixel_values is not None:  # the parent takes pixels, or what was made of them, but not some of both
+                mm_encoder_outputs["image"] = self.get_image_features(
+                    pixel_values,
+                    image_sizes,
+                    vision_feature_layer=vision_feature_layer,
+                    vision_feature_select_strategy=vision_feature_select_strategy,
+                    vision_aspect_ratio=vision_aspect_ratio,
+                    batch_num_images=batch_num_images,
+                    return_dict=True,
+                )
+                pixel_values = None
+        elif not (mm_encoder_outputs or {}).get("video") and _begins_conversation(input_ids, kwargs.values()):
+            self.model.check_no_video_is_missing(input_ids)
         if prompt.shift_labels is not None:
             kwargs["shift_labels"] = prompt.shift_labels
         outputs = super().forward(
@@ -363,12 +281,14 @@ class AOTLlavaOnevisionForConditionalGeneration(LlavaOnevisionForConditionalGene
             inputs_embeds=prompt.inputs_embeds,
             vision_feature_layer=vision_feature_layer,
             vision_feature_select_strategy=vision_feature_select_strategy,
+            vision_aspect_ratio=vision_aspect_ratio,
+            batch_num_images=batch_num_images,
             labels=prompt.labels,
-            mm_encoder_outputs=mm_encoder_outputs,
+            mm_encoder_outputs=_flat(mm_encoder_outputs),
             **kwargs,
         )
         if prompt is not written:
-            _mark_as_fitted(outputs)
+            mark_as_fitted(outputs)
         return outputs
 
     @torch.no_grad()
@@ -390,7 +310,7 @@ class AOTLlavaOnevisionForConditionalGeneration(LlavaOnevisionForConditionalGene
     ):
         input_ids = inputs if input_ids is None else input_ids
         written = prompt = Prompt(input_ids, inputs_embeds, attention_mask, position_ids)
-        cached, new = written.split_after(_num_cached_columns(kwargs.values()))
+        cached, new = written.split_after(count_cached_columns(kwargs.values()))
         mm_encoder_outputs = dict(mm_encoder_outputs or {})
         if pixel_values_videos is not None and "video" not in mm_encoder_outputs:
             fitted, mm_encoder_outputs["video"] = self.model.encode_videos(
@@ -414,7 +334,13 @@ class AOTLlavaOnevisionForConditionalGeneration(LlavaOnevisionForConditionalGene
         }
         given = {name: value for name, value in given.items() if value is not None}
         output = super().generate(None, generation_config, *args, **given, **kwargs)
-        return output if prompt is written else _behind_written_prompt(output, written, prompt, kwargs.values())
+        if prompt is written:
+            return output
+        mark_as_fitted(kwargs.values())
+        if isinstance(output, Tensor):
+            return written.instead_of(prompt, output)
+        mark_as_fitted(output)
+        return replace(output, sequences=written.instead_of(prompt, output.sequences))
 
     def _lengths_of_run(
         self, num_removed: int, generation_config: GenerationConfig | None, kwargs: dict[str, Any]
@@ -429,54 +355,12 @@ class AOTLlavaOnevisionForConditionalGeneration(LlavaOnevisionForConditionalGene
         return lengths
 
 
-def _behind_written_prompt(output: Tensor | ModelOutput, written: Prompt, run: Prompt, arguments: Iterable):
-    """What `generate` returned for the prompt as it was run, with the caller's own prompt in front."""
-    _mark_as_fitted(arguments)
-    if isinstance(output, ModelOutput):
-        _mark_as_fitted(output)
-        return replace(output, sequences=_behind_written_prompt(output.sequences, written, run, ()))
-    if written.input_ids is None:
-        return output
-    prompts = written.input_ids.repeat_interleave(len(output) // len(written.input_ids), dim=0)  # of beams, samples
-    return torch.cat([prompts.to(output), output[:, run.input_ids.shape[1] :]], dim=1)
-
-
-def _caches(values: Iterable) -> list[Cache]:
-    # By type, since the name of a cache depends on the release of transformers.
-    values = values.values() if isinstance(values, ModelOutput) else values
-    return [value for value in values if isinstance(value, Cache)]
-
-
-def _mark_as_fitted(values: Iterable) -> None:
-    for cache in _caches(values):
-        cache.holds_fitted_prompt = True
-
-
-def _num_cached_columns(arguments: Iterable) -> int:
-    for cache in _caches(arguments):
-        num_columns = int(cache.get_seq_length())
-        if num_columns == 0:  # new, or reset for another conversation
-            cache.holds_fitted_prompt = False
-        if getattr(cache, "holds_fitted_prompt", False):
-            raise ValueError(
-                f"The cache holds {num_columns} columns of a prompt that was run with fewer video placeholders than "
-                "it was written with, so it cannot tell which columns are new. Make the first prompt with "
-                "AOTLlavaOnevisionProcessor, or pass the whole conversation with its videos and no cache."
-            )
-        return num_columns
-    return 0
-
-
-def _begins_conversation(input_ids: Tensor | None, arguments: Iterable) -> bool:
+def _begins_conversation(input_ids: Tensor | None, arguments) -> bool:
     # Not asked of single tokens, nor where it would break a graph: both are decoding. And not after a cache, where
     # assisted decoding tries tokens that may be placeholders; `generate` looks at later turns itself.
     if input_ids is None or input_ids.shape[1] == 1 or torch.compiler.is_compiling():
         return False
-    return all(cache.get_seq_length() == 0 for cache in _caches(arguments))
-
-
-def _has_labels(labels: Tensor, span: PlaceholderSpan) -> bool:
-    return bool((labels[span.row, span.start : span.start + span.length] != IGNORED_LABEL).any())
+    return all(cache.get_seq_length() == 0 for cache in find_caches(arguments))
 
 
 def _flat(mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None):
@@ -485,20 +369,6 @@ def _flat(mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None):
     if video is None or isinstance(video.pooler_output, Tensor):
         return mm_encoder_outputs
     return {**mm_encoder_outputs, "video": replace(video, pooler_output=torch.cat(video.pooler_output)[None])}
-
-
-def _joined(parts: list[ModelOutput]) -> dict[str, Any]:
-    """The fields of one output for all frames from outputs for some frames each."""
-    if len(parts) == 1:
-        return dict(parts[0])
-    fields = {}
-    for name, first in parts[0].items():
-        values = [part[name] for part in parts]
-        if isinstance(first, tuple):  # one tensor a layer, or none where it was not asked for
-            fields[name] = tuple(None if layer[0] is None else torch.cat(layer) for layer in zip(*values))
-        else:
-            fields[name] = torch.cat(values)
-    return fields
 
 
 # transformers converts the keys of older LLaVA-OneVision checkpoints for its own classes only, unless asked. What is

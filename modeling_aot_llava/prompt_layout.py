@@ -48,6 +48,13 @@ class Prompt:
         """Columns of the prompt, those in a cache not counted."""
         return (self.input_ids if self.inputs_embeds is None else self.inputs_embeds).shape[1]
 
+    def has_labels_of(self, spans: Sequence["PlaceholderSpan"]) -> bool:
+        """Whether placeholders of a video have labels that are not ignored."""
+        if self.labels is None:
+            return False
+        labels = [self.labels[span.row, span.start : span.start + span.length] for span in spans]
+        return bool((torch.cat(labels) != IGNORED_LABEL).any())
+
     def split_after(self, num_cached: int) -> tuple["Prompt", "Prompt"]:
         """The part that is in a cache, and the new part, whose mask still tells of both.
 
@@ -75,6 +82,16 @@ class Prompt:
             position_ids=join(cached.position_ids, self.position_ids),
         )
 
+    def instead_of(self, other: "Prompt", sequences: Tensor) -> Tensor:
+        """Generated sequences that begin with this prompt instead of the other, from which they were generated.
+
+        sequences: (sequences, columns of the other + new columns); beams and samples of a row follow each other.
+        """
+        if self.input_ids is None:  # from embeddings alone: nothing stands before the new tokens
+            return sequences
+        prompts = self.input_ids.repeat_interleave(len(sequences) // len(self.input_ids), dim=0)
+        return torch.cat([prompts.to(sequences), sequences[:, other.input_ids.shape[1] :]], dim=1)
+
     def with_lengths(
         self, spans: Sequence[PlaceholderSpan], new_lengths: Sequence[int], pad_token_id: int
     ) -> "Prompt":
@@ -87,8 +104,8 @@ class Prompt:
         layout = resized_layout(mask[:, -self.num_columns :], spans, new_lengths)
         if self.attention_mask is None and bool((layout == PADDING).any()):
             raise ValueError(
-                "`attention_mask` is None, but the rows of the batch get different lengths as their video placeholders "
-                "are fitted: pass the mask that the processor returned, or make the prompt with "
+                "`attention_mask` is None, but the rows of the batch get different lengths as their video "
+                "placeholders are fitted: pass the mask that the processor returned, or make the prompt with "
                 "AOTLlavaOnevisionProcessor."
             )
         new_mask = None

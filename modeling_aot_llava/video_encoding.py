@@ -1,0 +1,113 @@
+"""From a video's pixels to its compressed tokens: vision tower, projector and AOT, some frames at a time.
+
+Beside those frames' activations only the tokens that their frames keep stay in memory, so that it hardly grows with a
+video's length.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.utils import ModelOutput
+
+from .attention_capture import capture_attention_received
+from .spatiotemporal_pruning import FRAMES_AT_ONCE, FrameTokens, VideoTokens, compress_along_time, compress_frames
+from .token_budget import TokenBudget, plan_token_budget
+
+try:  # newer releases keep only those hidden states of the vision tower that are asked for by index
+    from transformers.utils.output_capturing import select_hidden_states
+except ImportError:
+    select_hidden_states = None
+
+
+def encode_and_compress(
+    pixel_values_videos: Tensor,
+    vision_tower: nn.Module,
+    projector: nn.Module,
+    config,
+    feature_layers: Sequence[int],
+    has_class_token: bool,
+    kept_video_tokens: Sequence[int | None],
+    on_vision_output: Callable[[ModelOutput], Any] | None = None,
+    **kwargs,
+) -> list[VideoTokens]:
+    """Encodes at most `FRAMES_AT_ONCE` frames at a time, of one long video or of several short ones.
+
+    Args:
+        pixel_values_videos: (videos, F, channels, height, width).
+        vision_tower, projector: the model's.
+        config: an `AOTLlavaOnevisionConfig`.
+        feature_layers: whose hidden states the projector takes, side by side.
+        has_class_token: whether the first token of a frame is no patch.
+        kept_video_tokens: B of each video; None where `config.retention_ratio` decides.
+        on_vision_output: is given the vision tower's output of each part.
+        kwargs: more arguments of the vision tower.
+
+    Returns:
+        For each video its tokens, with everything that a picture of them needs.
+    """
+    num_videos, num_frames = pixel_values_videos.shape[:2]
+    budgets = [plan_token_budget(config, num_frames, count) for count in kept_video_tokens]
+    watched = (config.local_attention_layer, config.global_attention_layer)
+    if not kwargs.get("output_hidden_states"):
+        kwargs["output_hidden_states"] = list(feature_layers) if select_hidden_states else True
+    kwargs["return_dict"] = True
+
+    with capture_attention_received(vision_tower, watched) as received:
+
+        def encode(pixels: Tensor) -> list[Tensor]:
+            outputs = vision_tower(pixels.flatten(0, 1), **kwargs)
+            if on_vision_output is not None:
+                on_vision_output(outputs)
+            features = [outputs.hidden_states[layer] for layer in feature_layers]
+            features = features[0] if len(features) == 1 else torch.cat(features, dim=-1)
+            values = [features, *(received[layer].to(features.device) for layer in watched)]
+            if has_class_token:
+                values = [value[:, 1:] for value in values]
+            return [value.unflatten(0, pixels.shape[:2]) for value in values]
+
+        videos_at_once = max(1, FRAMES_AT_ONCE // num_frames)
+        videos = []
+        for first in range(0, num_videos, videos_at_once):
+            together = slice(first, first + videos_at_once)
+            videos += _compress_together(pixel_values_videos[together], budgets[together], encode, projector, config)
+        return videos
+
+
+def joined_outputs(parts: list[ModelOutput]) -> dict[str, Any]:
+    """The fields of one output for all frames from outputs for some frames each."""
+    if len(parts) == 1:
+        return dict(parts[0])
+    fields = {}
+    for name, first in parts[0].items():
+        values = [part[name] for part in parts]
+        if isinstance(first, tuple):  # one tensor a layer, or none where it was not asked for
+            fields[name] = tuple(None if layer[0] is None else torch.cat(layer) for layer in zip(*values))
+        else:
+            fields[name] = torch.cat(values)
+    return fields
+
+
+def _compress_together(
+    pixels: Tensor,
+    budgets: list[TokenBudget],
+    encode: Callable[[Tensor], list[Tensor]],
+    projector: nn.Module,
+    config,
+) -> list[VideoTokens]:
+    def compress_part(first_frame: int) -> list[tuple[FrameTokens, Tensor]]:
+        features, *attention = encode(pixels[:, first_frame : first_frame + FRAMES_AT_ONCE])
+        # Quantised projectors take (frames, patches, channels) alone, as the stock model calls it.
+        projected = projector(features.flatten(0, 1)).unflatten(0, features.shape[:2])
+        return [
+            (compress_frames(*of_video, config, first_frame), frame_features)
+            for of_video, frame_features in zip(zip(projected, *attention, budgets), features.mean(2))
+        ]
+
+    parts = map(compress_part, range(0, pixels.shape[1], FRAMES_AT_ONCE))
+    videos = []
+    for budget, parts_of_video in zip(budgets, zip(*parts)):
+        frames, frame_features = zip(*parts_of_video)
+        videos.append(compress_along_time(FrameTokens.join(frames), budget, config, torch.cat(frame_features)))
+    return videos
