@@ -185,7 +185,9 @@ class AOTLlavaOnevisionModel(LlavaOnevisionModel):
 
     def check_no_video_is_missing(self, input_ids: Tensor | None) -> None:
         """Raises `ValueError` if a prompt has placeholders for videos that did not come with it."""
-        num_placeholders = 0 if input_ids is None else int((input_ids == self.config.video_token_id).sum())
+        if input_ids is None or torch.compiler.is_compiling():  # to look would break the graph
+            return
+        num_placeholders = int((input_ids == self.config.video_token_id).sum())
         if num_placeholders:
             raise ValueError(
                 f"The prompt has {num_placeholders} video placeholders, but `pixel_values_videos` is None, so the "
@@ -266,7 +268,8 @@ class AOTLlavaOnevisionForConditionalGeneration(LlavaOnevisionForConditionalGene
                     return_dict=True,
                 )
                 pixel_values = None
-        elif not (mm_encoder_outputs or {}).get("video") and _begins_conversation(input_ids, kwargs.values()):
+        elif not (mm_encoder_outputs or {}).get("video") and not find_caches(kwargs.values()):
+            # With a cache the video may be in it, or assisted decoding tries placeholders: `generate` looks itself.
             self.model.check_no_video_is_missing(input_ids)
         if prompt.shift_labels is not None:
             kwargs["shift_labels"] = prompt.shift_labels
@@ -353,14 +356,6 @@ class AOTLlavaOnevisionForConditionalGeneration(LlavaOnevisionForConditionalGene
             if length:
                 lengths[name] = max(0, length - num_removed)
         return lengths
-
-
-def _begins_conversation(input_ids: Tensor | None, arguments) -> bool:
-    # Not asked of single tokens, nor where it would break a graph: both are decoding. And not after a cache, where
-    # assisted decoding tries tokens that may be placeholders; `generate` looks at later turns itself.
-    if input_ids is None or input_ids.shape[1] == 1 or torch.compiler.is_compiling():
-        return False
-    return all(cache.get_seq_length() == 0 for cache in find_caches(arguments))
 
 
 def _flat(mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None):
