@@ -15,10 +15,12 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 from hub_server import HubServer, environment
 
 from aot_llava_cli.mini import MINI_CHECKPOINT, MINI_CLIP
+from hub_upload.publisher import can_copy_between_repositories
 from modeling_aot_llava import AOTLlavaOnevisionForConditionalGeneration, AOTLlavaOnevisionProcessor
 
 ROOT = Path(__file__).parents[2]
@@ -112,7 +114,7 @@ def run(hub, tmp_path):
         **os.environ,
         **environment(hub, tmp_path / "home"),
         "HF_TOKEN": hub.token("your-name"),
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
         "PYTHONIOENCODING": "utf-8",
         "OMP_NUM_THREADS": "1",
     }
@@ -160,6 +162,8 @@ def test_python_runs_as_printed(page, run, tmp_path):
 
 @pytest.mark.parametrize("page", SHELL_PAGES, ids=lambda page: page.name)
 def test_commands_run_as_printed(page, run, tmp_path):
+    if page.name == "publishing.md" and not can_copy_between_repositories():
+        pytest.skip(f"huggingface_hub {huggingface_hub.__version__} copies within one repository only")
     for name, block in zip(re.findall(r"`(\w+\.json)`", page.read_text("utf-8")), of_page(page, "json")):
         (tmp_path / name).write_text(block.text, encoding="utf-8")
     for block in of_page(page, "bash"):
