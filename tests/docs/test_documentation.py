@@ -185,11 +185,14 @@ def run_command(command, run):
     return run("-c", read, options, *arguments[2:])
 
 
+def links_of(page):
+    """Targets of the page's links and pictures in this repository."""
+    return re.findall(r"\]\(((?!https?://)[^)\s]+)\)", page.read_text(encoding="utf-8"))
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
-    text = page.read_text(encoding="utf-8")
-    targets = re.findall(r"\]\(((?!https?://)[^)\s]+)\)", text)
-    for target in targets:
+    for target in links_of(page):
         path, _, anchor = target.partition("#")
         file = page.parent / path if path else page
         assert file.exists(), f"{page.name} links to {target}"
@@ -197,3 +200,13 @@ def test_links_lead_somewhere(page):
             headings = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), re.MULTILINE)
             slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
             assert anchor in slugs, f"{page.name} links to {target}"
+
+
+def test_every_page_is_found_from_the_readme():
+    found, waiting = set(), [PAGES[0]]
+    while waiting:
+        page = waiting.pop()
+        found.add(page)
+        linked = {(page.parent / target.partition("#")[0]).resolve() for target in links_of(page)}
+        waiting += [page for page in linked if page in PAGES and page not in found]
+    assert found == set(PAGES)
