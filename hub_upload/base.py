@@ -11,9 +11,9 @@ import yaml
 from huggingface_hub import ModelCard
 
 from .errors import PushError
-from .files import FileOnDisk, FileOnHub, is_weights
+from .files import File, FileOnDisk, FileOnHub, GeneratedFile, as_json, is_weights
 from .hub import Hub
-from .package_code import CODE_OF_PROCESSOR
+from .package_code import CODE_OF_PROCESSOR, aot_defaults
 
 MODEL_TYPES = ("llava_onevision", "aot_llava_onevision")
 
@@ -23,12 +23,13 @@ _REWRITTEN = ("config.json", "processor_config.json", "README.md")
 _READ_BY_TRANSFORMERS = (".safetensors", ".json", ".jinja", ".txt", ".model")
 _LICENCE = re.compile(r"(?i)(licen[cs]e|notice)([-_.].*)?")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+_TOKENIZER_CONFIG = "tokenizer_config.json"
 # Where transformers looks for the names of code to load.
 _MAY_NAME_CODE = (
     "processor_config.json",
     "preprocessor_config.json",
     "video_preprocessor_config.json",
-    "tokenizer_config.json",
+    _TOKENIZER_CONFIG,
 )
 _CARD_FIELDS = ("license", "license_name", "license_link", "language")
 
@@ -40,7 +41,8 @@ class Base:
     Attributes:
         location: Hub ID or folder, as the user named it.
         revision: the commit that everything is read from; None for a folder.
-        files: what a variant takes over unchanged: weights, tokenizer, chat template, licence.
+        files: what a variant takes over: weights, tokenizer, chat template, licence. All are unchanged, but for a
+            tokenizer config into which an earlier version of this project wrote settings of AOT: it goes without them.
         left_out: what it does not take over.
         config: `config.json`.
         processor_config: `processor_config.json`; empty where there is none.
@@ -49,7 +51,7 @@ class Base:
 
     location: str
     revision: str | None
-    files: tuple[FileOnDisk | FileOnHub, ...]
+    files: tuple[File, ...]
     left_out: tuple[str, ...]
     config: dict[str, Any]
     processor_config: dict[str, Any]
@@ -60,7 +62,7 @@ class Base:
         return self.revision is not None
 
     @property
-    def weights(self) -> tuple[FileOnDisk | FileOnHub, ...]:
+    def weights(self) -> tuple[File, ...]:
         return tuple(file for file in self.files if is_weights(file.path))
 
 
@@ -103,6 +105,11 @@ def _read_base(location: str, revision: str | None, listed: dict[str, Any], path
     _check_weights(location, listed, read_json("model.safetensors.index.json"))
     for name in _MAY_NAME_CODE:
         _check_names_no_code(f"{name} of {location}", read_json(name))
+    tokenizer_config = read_json(_TOKENIZER_CONFIG)
+    settings = {"num_frames", *aot_defaults()} & tokenizer_config.keys()
+    if settings:
+        rest = {name: value for name, value in tokenizer_config.items() if name not in settings}
+        listed = {**listed, _TOKENIZER_CONFIG: GeneratedFile(_TOKENIZER_CONFIG, as_json(rest))}
     taken = [path for path in sorted(listed) if _is_taken_over(path)]
     return Base(
         location=location,

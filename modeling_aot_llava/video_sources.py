@@ -175,9 +175,7 @@ def _download(address: str, name: str, file: BinaryIO) -> None:
             received += len(chunk)
     if max(promised, received) > LARGEST_DOWNLOAD:
         limit = f"{LARGEST_DOWNLOAD / 2**30:g} GiB"
-        raise ValueError(
-            f"{name} is larger than {limit}, more than is downloaded: download it yourself, give the file."
-        )
+        raise ValueError(f"{name} is larger than {limit}, the most that is downloaded: download it and give the file.")
     if received < promised:
         raise ValueError(f"{name} broke off after {received:,} of {promised:,} bytes: try again.")
     if received == 0:

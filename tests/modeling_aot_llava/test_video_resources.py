@@ -178,7 +178,7 @@ def test_the_pixels_are_held_once(tmp_path):
 def test_workers_of_a_data_loader_read_on(method, tmp_path):
     program = Path(__file__).with_name("read_in_workers.py")
     path = write_clip(tmp_path / "clip.mp4", **H264)
-    root = str(program.parents[1])
+    root = str(program.parents[2])
     result = subprocess.run(
         [sys.executable, program, path, method],
         check=False,
