@@ -82,4 +82,4 @@ def _looks_like_hub_id(model: str) -> bool:
 
 
 def _is_picture(file: Path) -> bool:
-    return (mimetypes.guess_type(file.name)[0] or "").startswith("image/")
+    return file.is_file() and (mimetypes.guess_type(file.name)[0] or "").startswith("image/")
