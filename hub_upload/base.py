@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from huggingface_hub import ModelCard
 
-from .errors import PushError
+from .errors import PushError, in_one_line
 from .files import File, FileOnDisk, FileOnHub, GeneratedFile, as_json, is_weights
 from .hub import Hub
 from .package_code import CODE_OF_PROCESSOR, aot_defaults
@@ -99,8 +99,8 @@ def _read_base(location: str, revision: str | None, listed: dict[str, Any], path
     config = read_json("config.json")
     if config.get("model_type") not in MODEL_TYPES:
         raise PushError(
-            f"{location} is a {config.get('model_type')} checkpoint, but AOT needs a LLaVA-OneVision one, such as "
-            "llava-hf/llava-onevision-qwen2-7b-ov-hf."
+            f"{location} is a {in_one_line(config.get('model_type'))} checkpoint, but AOT needs a LLaVA-OneVision one, "
+            "such as llava-hf/llava-onevision-qwen2-7b-ov-hf."
         )
     _check_weights(location, listed, read_json("model.safetensors.index.json"))
     for name in _MAY_NAME_CODE:
@@ -157,7 +157,7 @@ def _check_names_no_code(what: str, values: dict[str, Any]) -> None:
     codes = [values.get("auto_map"), *(part.get("auto_map") for part in values.values() if isinstance(part, dict))]
     for code in codes:
         if code and list(code.values()) != list(CODE_OF_PROCESSOR.values()):
-            named = ", ".join(map(str, code.values()))
+            named = in_one_line(", ".join(map(str, code.values())))
             raise PushError(f"{what} names code of its own ({named}), which is not published: use a base without it.")
 
 
@@ -175,6 +175,6 @@ def _read_card_fields(path: Path, location: str) -> dict[str, Any]:
     try:
         metadata = ModelCard.load(path, ignore_metadata_errors=True).data.to_dict()
     except (ValueError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
+        reason = in_one_line(error)
         raise PushError(f"the metadata in README.md of {location} cannot be read ({reason}): correct it.") from error
     return {name: metadata[name] for name in _CARD_FIELDS if name in metadata}
