@@ -99,7 +99,7 @@ def _read_base(location: str, revision: str | None, listed: dict[str, Any], path
     config = read_json("config.json")
     if config.get("model_type") not in MODEL_TYPES:
         raise PushError(
-            f"{location} is a {in_one_line(config.get('model_type'))} checkpoint, but AOT needs a LLaVA-OneVision one, "
+            f"{location} is a {in_one_line(config.get('model_type'))} checkpoint, but AOT needs LLaVA-OneVision, "
             "such as llava-hf/llava-onevision-qwen2-7b-ov-hf."
         )
     _check_weights(location, listed, read_json("model.safetensors.index.json"))
