@@ -10,6 +10,8 @@ import math
 import torch
 from torch import Tensor
 
+from .fused_kernels import launch_sinkhorn, with_kernel
+
 # Up to this cost / epsilon the Gibbs kernel and all that is made of it stay well within the range of float32.
 LARGEST_LINEAR_EXPONENT = 40.0
 
@@ -57,6 +59,21 @@ def sinkhorn(
     Returns:
         The plan T, (..., S, A): non-negative, total mass 1, zero in padded rows and columns.
     """
+    options = epsilon, max_iterations, tolerance, sources_first, largest_cost
+    return _sinkhorn(cost, source_mask, anchor_mask, *options)
+
+
+@with_kernel("sinkhorn", launch_sinkhorn, empty_result=lambda cost, *_: torch.empty_like(cost))
+def _sinkhorn(
+    cost: Tensor,
+    source_mask: Tensor | None,
+    anchor_mask: Tensor | None,
+    epsilon: float,
+    max_iterations: int,
+    tolerance: float,
+    sources_first: bool,
+    largest_cost: float,
+) -> Tensor:
     exponent = -cost / epsilon
     if source_mask is not None:
         exponent = exponent.masked_fill(~source_mask.unsqueeze(-1), LOG_ZERO)

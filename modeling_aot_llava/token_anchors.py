@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from .fused_kernels import launch_attention_received, with_kernel
+
 # Scores are made and used up in chunks: on a CPU such as stay in its cache (4 times faster than one frame's 34 MB at
 # once), on a GPU such as keep it busy.
 MAX_SCORE_BYTES = {"cpu": 8 * 2**20, "cuda": 64 * 2**20}
@@ -42,18 +44,27 @@ def attention_received(queries: Tensor, keys: Tensor, scale: float) -> Tensor:
     Returns:
         (F, N) float32; each row sums to 1.
     """
+    return _attention_received(queries.detach(), keys.detach(), scale)
+
+
+def _empty_result(queries: Tensor, keys: Tensor, scale: float) -> Tensor:
+    num_frames, _, num_patches, _ = queries.shape
+    return torch.empty(num_frames, num_patches, dtype=torch.float32, device=queries.device)
+
+
+@with_kernel("attention_received", launch_attention_received, _empty_result)
+def _attention_received(queries: Tensor, keys: Tensor, scale: float) -> Tensor:
     _, num_heads, num_patches, _ = queries.shape
     heads_at_once = max(1, _max_score_bytes(queries.device) // (4 * num_patches * num_patches))
     frames_at_once = max(1, heads_at_once // num_heads)
-    with torch.no_grad():
-        received = [
-            sum(
-                torch.softmax((q * scale) @ k.transpose(-1, -2), dim=-1, dtype=torch.float32).mean(dim=2).sum(dim=1)
-                for q, k in zip(frame_queries.split(heads_at_once, dim=1), frame_keys.split(heads_at_once, dim=1))
-            )
-            for frame_queries, frame_keys in zip(queries.split(frames_at_once), keys.split(frames_at_once))
-        ]
-        return torch.cat(received) / num_heads
+    received = [
+        sum(
+            torch.softmax((q * scale) @ k.transpose(-1, -2), dim=-1, dtype=torch.float32).mean(dim=2).sum(dim=1)
+            for q, k in zip(frame_queries.split(heads_at_once, dim=1), frame_keys.split(heads_at_once, dim=1))
+        )
+        for frame_queries, frame_keys in zip(queries.split(frames_at_once), keys.split(frames_at_once))
+    ]
+    return torch.cat(received) / num_heads
 
 
 def _max_score_bytes(device: torch.device) -> int:
