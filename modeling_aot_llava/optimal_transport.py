@@ -10,7 +10,8 @@ import math
 import torch
 from torch import Tensor
 
-from .fused_kernels import launch_sinkhorn, with_kernel
+from .fused_kernels import with_kernel
+from .sinkhorn_kernel import launch_sinkhorn
 
 # Up to this cost / epsilon the Gibbs kernel and all that is made of it stay well within the range of float32.
 LARGEST_LINEAR_EXPONENT = 40.0

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .fused_kernels import launch_attention_received, with_kernel
+from .attention_kernels import launch_attention_received
+from .fused_kernels import with_kernel
 
 # Scores are made and used up in chunks: on a CPU such as stay in its cache (4 times faster than one frame's 34 MB at
 # once), on a GPU such as keep it busy.
