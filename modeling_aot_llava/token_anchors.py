@@ -133,7 +133,12 @@ def true_positions(mask: Tensor, count: int) -> Tensor:
 
     (..., n) -> (..., count). Unlike `nonzero`, it does not make the host wait for a GPU.
     """
-    return mask.to(torch.uint8).sort(dim=-1, descending=True, stable=True).indices[..., :count]
+    return true_positions_first(mask)[..., :count]
+
+
+def true_positions_first(mask: Tensor) -> Tensor:
+    """The positions of each row's true entries, then those of its false ones, both ascending: (..., n) -> (..., n)."""
+    return mask.to(torch.uint8).sort(dim=-1, descending=True, stable=True).indices
 
 
 def _best_of_each_window(scores: Tensor, grid: int, window_size: int, per_window: int) -> Tensor:
@@ -141,7 +146,7 @@ def _best_of_each_window(scores: Tensor, grid: int, window_size: int, per_window
     missing = side * window_size - grid
     padded = functional.pad(scores.view(-1, grid, grid), (0, missing, 0, missing), value=-math.inf)
     windows = padded.view(num_frames, side, window_size, side, window_size).transpose(2, 3)
-    chosen = best(windows.flatten(3), per_window) & windows.flatten(3).isfinite()
+    chosen = best(windows.flatten(3), per_window) & (windows.flatten(3) > -math.inf)
     chosen = chosen.view(windows.shape).transpose(2, 3).reshape(padded.shape)
     return chosen[:, :grid, :grid].flatten(1)
 
