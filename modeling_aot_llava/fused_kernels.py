@@ -69,7 +69,7 @@ def with_kernel(name: str, launch: Callable[..., Tensor], empty_result: Callable
 
         @wraps(plain)
         def choose(*args):
-            return operator(*args) if _can_run_kernels(args) else plain(*args)
+            return operator(*args) if can_run_kernels(args) else plain(*args)
 
         choose.operator, choose.plain = operator, plain
         return choose
@@ -77,7 +77,8 @@ def with_kernel(name: str, launch: Callable[..., Tensor], empty_result: Callable
     return bind
 
 
-def _can_run_kernels(args: tuple) -> bool:
+def can_run_kernels(args: tuple) -> bool:
+    """Whether a kernel, rather than its plain formula, serves a call with these arguments."""
     tensors = [value for value in args if isinstance(value, Tensor)]
     return (
         triton is not None

@@ -116,7 +116,8 @@ def _sinkhorn_kernel(
             largest, total = _add_to_log_sum(largest, total, exponent + scaling[:, None])
         tl.debug_barrier()
         iteration += 1
-        is_running = (iteration < max_iterations) & (change >= tolerance * count)
+        # Where scalings overflow the change is no number: go on, as the plain formula does.
+        is_running = (iteration < max_iterations) & ((change < tolerance * count) == 0)
         if SOURCES_FIRST or is_running:
             log_anchor_scaling = log_anchor_marginal - (largest + tl.log(total))
 

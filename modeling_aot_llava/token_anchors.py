@@ -117,8 +117,8 @@ def random_token_anchors(
     """
     generator = torch.Generator("cpu").manual_seed(seed)
     shape = first_frame + num_frames, num_patches
-    scores = torch.rand(shape, generator=generator, dtype=torch.float32, device="cpu")[first_frame:].to(device)
-    chosen = best(scores, num_anchors)
+    scores = torch.rand(shape, generator=generator, dtype=torch.float32, device="cpu")[first_frame:]
+    chosen = best(scores.to(device, non_blocking=True), num_anchors)
     return TokenAnchors(local=torch.zeros_like(chosen), global_=chosen, count=num_anchors)
 
 
