@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from modeling_aot_llava import fused_kernels
-from modeling_aot_llava.fused_kernels import triton
 from modeling_aot_llava.token_budget import plan_token_budget
 
 from .cost import count_flops
 from .measure import measure_first_token, measure_language_model
+from .preparation import measure_preparation
 from .shapes import TEXT_TOKENS, count_all_video_tokens, make_prompt, random_videos
 from .stages import ATTENTION_CAPTURE, CompressionInputs, measure_stages, measure_vision_tower
 
@@ -66,6 +66,7 @@ class Comparison:
         self._stock, self._aot, self._options, self._step = stock, aot, options, step
         self._weight = aot.model.image_newline
         self._warm_up_rounds = 1 if self._weight.is_cuda else 0
+        self._preparations: dict[int, dict[str, Any]] = {}
         self._towers: dict[tuple[int, bool], tuple[list[dict[str, float]], CompressionInputs]] = {}
 
     @property
@@ -105,11 +106,14 @@ class Comparison:
             for contender in contenders:
                 with self._step(f"{_name(contender)}, {num_frames} frames, batch {batch}"):
                     self._measure(contender, videos, keep=round_ >= 0)
+        if self._options.profile:
+            self._profile(contenders[-1], videos)
         del videos
         with self._step(f"stages, {num_frames} frames, batch {batch}"):
             tower = self._measure_stages([each for each in contenders if each.samples], batch, num_frames)
+        preparation = self._measure_preparation(num_frames)
         return [
-            self._describe(contender, contenders[0], tower, batch=batch, num_frames=num_frames)
+            {**self._describe(contender, contenders[0], tower, batch=batch, num_frames=num_frames), **preparation}
             for contender in contenders
         ]
 
@@ -129,9 +133,9 @@ class Comparison:
             contender = Contender(self._aot, ratio, 0)
             with contender.active():
                 contender.num_video_tokens = plan_token_budget(self._aot.config, num_frames).num_video_tokens
-            contenders.append(contender)
             if contender.is_compressed and self._weight.is_cuda:
                 contenders.append(Contender(self._aot, ratio, contender.num_video_tokens, has_kernels=False))
+            contenders.append(contender)
         return contenders
 
     def _measure(self, contender: Contender, videos: Tensor, keep: bool) -> None:
@@ -174,6 +178,21 @@ class Comparison:
             "share_of_capture": median(tower_samples, "capture") / median(tower_samples, "alone"),
         }
 
+    def _measure_preparation(self, num_frames: int) -> dict[str, Any]:
+        # One video's; it is the same for stock and AOT.
+        if num_frames not in self._preparations:
+            side = self._aot.config.vision_config.image_size
+            samples = measure_preparation(num_frames, side, self._options.repeats)
+            self._preparations[num_frames] = {"preparation": {name: summarise(samples, name) for name in samples[0]}}
+        return self._preparations[num_frames]
+
+    def _profile(self, contender: Contender, videos: Tensor) -> None:
+        file = self._options.output / f"trace-{videos.shape[1]}-frames-batch-{len(videos)}.json"
+        prompt = self._prompt(contender, videos)
+        with contender.active(), torch.profiler.profile() as profile:
+            contender.model.generate(**prompt, max_new_tokens=1)
+        profile.export_chrome_trace(str(file))
+
     def _tower(self, num_frames: int, contender: Contender) -> tuple[list[dict[str, float]], CompressionInputs]:
         key = num_frames, contender.has_kernels
         if key not in self._towers:
@@ -201,7 +220,7 @@ class Comparison:
             "batch": batch,
             "frames": num_frames,
             "retention_ratio": contender.retention_ratio,
-            "kernels": contender.has_kernels and self._weight.is_cuda and triton is not None,
+            "eager": not contender.has_kernels,
             "video_tokens": contender.num_video_tokens,
             "prompt_tokens": contender.num_tokens,
             "flops": flops,
