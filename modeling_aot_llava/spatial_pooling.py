@@ -43,4 +43,4 @@ def pool_kept_positions(
     """
     weights = pooling[kept_index]
     anchor_columns = anchor_index.unsqueeze(1).expand(-1, weights.shape[1], -1)
-    return weights @ features + weights.gather(2, anchor_columns) @ anchor_changes
+    return torch.baddbmm(weights @ features, weights.gather(2, anchor_columns), anchor_changes)

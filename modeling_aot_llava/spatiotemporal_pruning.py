@@ -29,7 +29,7 @@ from .intra_frame_transport import aggregate_within_frames
 from .paper_recipe import PaperRecipe
 from .released_recipe import ReleasedRecipe
 from .spatial_pooling import pool_kept_positions, pooling_matrix
-from .token_anchors import TokenAnchors, random_token_anchors, select_token_anchors, true_positions
+from .token_anchors import TokenAnchors, random_token_anchors, select_token_anchors, true_positions_first
 from .token_budget import TokenBudget, plan_token_budget
 
 # As many frames as the paper samples are encoded and compressed at a time: a longer video takes no more memory for it.
@@ -150,12 +150,13 @@ def compress_frames(
         features, global_attention = patch_features.float(), global_attention.float()
         recipe = _recipe_of(config, budget)
         anchors = _choose_anchors(local_attention.float(), global_attention, budget, config, recipe, first_frame)
-        anchor_index = true_positions(anchors.all, anchors.count)
+        is_anchor = anchors.all
+        anchor_index, source_index = true_positions_first(is_anchor).tensor_split([anchors.count], dim=1)
         old_anchors = _take(features, anchor_index)
-        new_anchors = aggregate_within_frames(features, old_anchors, anchor_index, config, recipe)
+        new_anchors = aggregate_within_frames(features, old_anchors, anchor_index, source_index, config, recipe)
 
         pooling = pooling_matrix(config.patch_grid_size, features.device)
-        kept = recipe.choose_pooled_positions(anchors.all, global_attention, pooling)
+        kept = recipe.choose_pooled_positions(is_anchor, global_attention, pooling)
         index, _ = recipe.positions(kept)
         tokens = pool_kept_positions(features, new_anchors - old_anchors, anchor_index, index, pooling)
     return FrameTokens(tokens=tokens, anchors=anchors, pooled_kept=kept, dtype=patch_features.dtype)
