@@ -10,6 +10,9 @@ from transformers.video_utils import VideoInput, make_batched_videos
 from .token_budget import check_num_clips, check_retention_ratio, count_video_tokens, pooled_tokens_per_frame
 from .video_reading import read_video
 
+# How many tokens of each video to keep, newline not counted: an argument of the model's `get_video_features`.
+KEPT_VIDEO_TOKENS = "kept_video_tokens"
+
 
 class AOTLlavaOnevisionVideosKwargs(VideosKwargs, total=False):
     """
@@ -83,6 +86,16 @@ class AOTLlavaOnevisionProcessor(LlavaOnevisionProcessor):
             vision_aspect_ratio=vision_aspect_ratio,
             **kwargs,
         )
+        # vLLM hands an image's or a video's inputs to the model by the names that these list.
+        self.video_processor.model_input_names = [*type(self.video_processor).model_input_names, KEPT_VIDEO_TOKENS]
+
+    def __call__(self, images=None, text=None, videos=None, audio=None, **kwargs):
+        inputs = super().__call__(images=images, text=text, videos=videos, audio=audio, **kwargs)
+        # vLLM asks where the placeholders are, and the model is told there how many tokens to keep. So do assistant
+        # masks, together with the offsets of tokens; those inputs go to `forward`, which sees the placeholders.
+        if "text_replacement_offsets" not in inputs or "offset_mapping" in inputs:
+            inputs.pop(KEPT_VIDEO_TOKENS, None)
+        return inputs
 
     def _process_videos(self, videos: VideoInput, retention_ratio: float | None = None, **kwargs):
         self._count_placeholders(1, retention_ratio)  # raises before any video is read
@@ -92,6 +105,9 @@ class AOTLlavaOnevisionProcessor(LlavaOnevisionProcessor):
         replacements = [
             self.replace_video_token(processed_videos, video_idx, retention_ratio=retention_ratio)
             for video_idx in range(num_videos)
+        ]
+        processed_videos[KEPT_VIDEO_TOKENS] = [
+            self._count_video_tokens(len(video), retention_ratio) for video in processed_videos["pixel_values_videos"]
         ]
         return processed_videos, replacements
 
@@ -112,12 +128,15 @@ class AOTLlavaOnevisionProcessor(LlavaOnevisionProcessor):
         return counts
 
     def _count_placeholders(self, num_frames: int, retention_ratio: float | None) -> int:
+        newline = 1
+        return self._count_video_tokens(num_frames, retention_ratio) + newline
+
+    def _count_video_tokens(self, num_frames: int, retention_ratio: float | None) -> int:
         retention_ratio = self.retention_ratio if retention_ratio is None else retention_ratio
         check_retention_ratio(retention_ratio)
         check_num_clips(self.num_clips)
         tokens_per_frame = pooled_tokens_per_frame(math.isqrt(self.num_image_tokens))
-        newline = 1
-        return count_video_tokens(num_frames, retention_ratio, tokens_per_frame, self.num_clips) + newline
+        return count_video_tokens(num_frames, retention_ratio, tokens_per_frame, self.num_clips)
 
     def _read_video_files(self, videos: VideoInput, kwargs: dict[str, Any]) -> tuple[VideoInput, dict[str, Any]]:
         # Frames that the caller has already decoded are the parent's business, and so are lists of picture files.
