@@ -1,6 +1,7 @@
 """A LLaVA-OneVision processor that writes as many video placeholders as AOT keeps tokens."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from transformers import LlavaOnevisionProcessor
@@ -54,6 +55,8 @@ class AOTLlavaOnevisionProcessor(LlavaOnevisionProcessor):
     """
 
     valid_processor_kwargs = AOTLlavaOnevisionProcessorKwargs
+    # `_process_videos` does it where videos are equally long; vLLM takes a list of the others.
+    skip_tensor_conversion = (*LlavaOnevisionProcessor.skip_tensor_conversion, "pixel_values_videos")
 
     def __init__(
         self,
@@ -93,15 +96,20 @@ class AOTLlavaOnevisionProcessor(LlavaOnevisionProcessor):
         inputs = super().__call__(images=images, text=text, videos=videos, audio=audio, **kwargs)
         # vLLM asks where the placeholders are, and the model is told there how many tokens to keep. So do assistant
         # masks, together with the offsets of tokens; those inputs go to `forward`, which sees the placeholders.
-        if "text_replacement_offsets" not in inputs or "offset_mapping" in inputs:
+        is_for_vllm = "text_replacement_offsets" in inputs and "offset_mapping" not in inputs
+        if not is_for_vllm:
             inputs.pop(KEPT_VIDEO_TOKENS, None)
+            _check_videos_fit_together(inputs)
         return inputs
 
     def _process_videos(self, videos: VideoInput, retention_ratio: float | None = None, **kwargs):
         self._count_placeholders(1, retention_ratio)  # raises before any video is read
         num_videos = len(make_batched_videos(videos))
         videos, kwargs = self._read_video_files(videos, kwargs)
+        return_tensors = kwargs.pop("return_tensors", None)
         processed_videos = self.video_processor(videos, **kwargs)
+        if len({len(video) for video in processed_videos["pixel_values_videos"]}) == 1:
+            processed_videos.convert_to_tensors(return_tensors)
         replacements = [
             self.replace_video_token(processed_videos, video_idx, retention_ratio=retention_ratio)
             for video_idx in range(num_videos)
@@ -152,6 +160,16 @@ class AOTLlavaOnevisionProcessor(LlavaOnevisionProcessor):
         kwargs.pop("video_metadata", None)
         frames, metadata = zip(*(read_video(video, num_frames, fps) for video in flat))
         return list(frames), {**kwargs, "video_metadata": list(metadata), "do_sample_frames": False}
+
+
+def _check_videos_fit_together(inputs: Mapping[str, Any]) -> None:
+    """The inputs of one `generate` are tensors, and videos of different lengths do not fit into one."""
+    videos = inputs.get("pixel_values_videos")
+    if isinstance(videos, list) and not isinstance(inputs.get("input_ids", []), list):
+        raise ValueError(
+            f"The videos have {', '.join(str(len(video)) for video in videos)} frames, but in one call all must have "
+            "the same number: read as many of each, or pass the videos one by one."
+        )
 
 
 def _is_file(video: Any) -> bool:
