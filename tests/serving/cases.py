@@ -65,3 +65,11 @@ CASES = {
     "text alone": Case("What colour is the sky?"),
 }
 CLIPS_AT_RATIOS = [f"clip {seed} at {ratio}" for seed in SEEDS for ratio in RATIOS]
+
+FRAMES_OF_FILES = 16
+RATIO_OF_SERVER = 0.15
+QUESTIONS_ABOUT_FILES = {
+    (seed, ratio): Case(question_about(seed), ((seed, FRAMES_OF_FILES),), ratio=ratio)
+    for seed in SEEDS
+    for ratio in (RATIO_OF_SERVER, 0.1, 0.2)
+}

@@ -3,7 +3,7 @@
 from contextlib import contextmanager
 
 import numpy as np
-from cases import Answer, Case, frames_of, image_of
+from cases import TOLERANCE, Answer, Case, frames_of, image_of
 from PIL import Image
 
 # Fewer batched tokens than most prompts have, so that these are read in chunks.
@@ -40,12 +40,13 @@ def ask_engine(llm, *cases: Case) -> list:
     return llm.generate([_request(case) for case in cases], sampling, use_tqdm=False)
 
 
-def answer_in(output) -> Answer:
-    """The same of vLLM's output as of transformers'."""
+def assert_same(output, expected: Answer) -> None:
+    """vLLM's output is what transformers answers, token by token, with the same log-probabilities."""
     completion = output.outputs[0]
-    tokens = tuple(completion.token_ids)
-    logprobs = [position[token].logprob for token, position in zip(tokens, completion.logprobs)]
-    return Answer(tuple(output.prompt_token_ids), tokens, completion.text, np.array(logprobs))
+    logprobs = [position[token].logprob for token, position in zip(completion.token_ids, completion.logprobs)]
+    assert tuple(output.prompt_token_ids) == expected.prompt
+    assert tuple(completion.token_ids) == expected.tokens
+    np.testing.assert_allclose(logprobs, expected.logprobs, rtol=0, atol=TOLERANCE)
 
 
 def _request(case: Case) -> dict:

@@ -14,54 +14,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cases import SEEDS, TOLERANCE, question_about
+from cases import FRAMES_OF_FILES, RATIO_OF_SERVER, SEEDS, TOLERANCE, question_about
 
-from benchmarks.video_questions import make_scene, save_clip
-from modeling_aot_llava.video_reading import read_video
-
-NUM_FRAMES = 16
-RATIO_OF_SERVER = 0.15
 SECONDS_TO_START = 400
-# Tokens of 16 frames at each ratio, newline included.
-NUM_TOKENS = {None: 471, 0.1: 315, 0.2: 628}
+# The ratio of a request, which has that of the server or one of its own, and tokens of a video, newline included.
+RATIOS = {None: 471, 0.1: 315, 0.2: 628}
 
 
 @pytest.fixture(scope="module")
-def clips(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("clips")
-    for seed in SEEDS:
-        save_clip(make_scene(seed, "held_out"), folder / f"{seed}.mp4")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def first_logprobs(loaded, clips, answers):
-    """Of the answer's first token, from transformers: {(seed, ratio): (prompt's length, text, logprob)}."""
-    model, processor = loaded
-    model.config.retention_ratio = 0.1
-
-    def answer(seed, ratio):
-        frames, _ = read_video(str(clips / f"{seed}.mp4"), NUM_FRAMES)
-        content = [{"type": "video"}, {"type": "text", "text": question_about(seed)}]
-        text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-        inputs = processor(text=text, videos=[frames], return_tensors="pt", retention_ratio=ratio or RATIO_OF_SERVER)
-        output = model.generate(
-            **inputs, do_sample=False, max_new_tokens=6, output_logits=True, return_dict_in_generate=True
-        )
-        tokens = output.sequences[0, inputs.input_ids.shape[1] :]
-        logprobs = [float(logits[0].log_softmax(-1)[token]) for logits, token in zip(output.logits, tokens)]
-        answer = processor.tokenizer.decode(tokens, skip_special_tokens=True)
-        return inputs.input_ids.shape[1], answer, logprobs[0]
-
-    return functools.cache(answer)
-
-
-@pytest.fixture(scope="module")
-def server(folder, clips, first_logprobs, tmp_path_factory):
+def server(folder, clips, answers, tmp_path_factory):
     """Base address of a server on the mini checkpoint."""
-    for seed in SEEDS:  # transformers first, while nothing else runs
-        for ratio in NUM_TOKENS:
-            first_logprobs(seed, ratio)
     elsewhere = tmp_path_factory.mktemp("server")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -70,7 +32,7 @@ def server(folder, clips, first_logprobs, tmp_path_factory):
     command += ["--host", "127.0.0.1", "--port", str(port), "--served-model-name", "aot"]
     command += ["--dtype", "float32", "--enforce-eager", "--max-model-len", "8192", "--gpu-memory-utilization", "0.3"]
     command += ["--mm-processor-kwargs", f'{{"retention_ratio": {RATIO_OF_SERVER}}}', "--trust-request-mm-kwargs"]
-    command += ["--media-io-kwargs", f'{{"video": {{"num_frames": {NUM_FRAMES}}}}}']
+    command += ["--media-io-kwargs", f'{{"video": {{"num_frames": {FRAMES_OF_FILES}}}}}']
     command += ["--allowed-local-media-path", str(clips)]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment |= {"HF_MODULES_CACHE": str(elsewhere / "modules"), "HF_HUB_OFFLINE": "1"}
@@ -131,55 +93,60 @@ def as_base64(path):
     return "data:video/mp4;base64," + base64.b64encode(path.read_bytes()).decode()
 
 
-def assert_as_transformers(reply, expected):
-    num_tokens, answer, logprob = expected
-    assert reply.usage.prompt_tokens == num_tokens
-    assert reply.choices[0].message.content == answer
-    np.testing.assert_allclose(reply.choices[0].logprobs.content[0].logprob, logprob, rtol=0, atol=TOLERANCE)
+@pytest.fixture
+def assert_as_transformers(answers_about_files):
+    def assert_as_transformers(reply, seed, ratio=None):
+        expected = answers_about_files[seed, ratio or RATIO_OF_SERVER]
+        logprobs = [token.logprob for token in reply.choices[0].logprobs.content]
+        assert reply.usage.prompt_tokens == len(expected.prompt)
+        assert reply.choices[0].message.content == expected.text
+        np.testing.assert_allclose(logprobs, expected.logprobs, rtol=0, atol=TOLERANCE)
+
+    return assert_as_transformers
 
 
-@pytest.mark.parametrize("ratio", NUM_TOKENS)
-def test_base64(ask, clips, first_logprobs, ratio):
-    reply = ask(as_base64(clips / "0.mp4"), 0, ratio, logprobs=True)
-    assert_as_transformers(reply, first_logprobs(0, ratio))
-    text_tokens = first_logprobs(0, None)[0] - NUM_TOKENS[None]
-    assert reply.usage.prompt_tokens == NUM_TOKENS[ratio] + text_tokens
+@pytest.mark.parametrize("ratio", RATIOS)
+def test_base64(ask, clips, answers_about_files, assert_as_transformers, ratio):
+    assert_as_transformers(ask(as_base64(clips / "0.mp4"), 0, ratio, logprobs=True), 0, ratio)
+    prompt = answers_about_files[0, ratio or RATIO_OF_SERVER].prompt
+    assert max(prompt.count(token) for token in set(prompt)) == RATIOS[ratio]
 
 
-def test_file(ask, clips, first_logprobs):
-    assert_as_transformers(ask(f"file://{clips / '1.mp4'}", 1, logprobs=True), first_logprobs(1, None))
+def test_file(ask, clips, assert_as_transformers):
+    assert_as_transformers(ask(f"file://{clips / '1.mp4'}", 1, logprobs=True), 1)
 
 
-def test_http(ask, clips, first_logprobs):
+def test_http(ask, clips, assert_as_transformers):
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(clips))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as web:
         threading.Thread(target=web.serve_forever, daemon=True).start()
         reply = ask(f"http://127.0.0.1:{web.server_port}/2.mp4", 2, logprobs=True)
         web.shutdown()
-    assert_as_transformers(reply, first_logprobs(2, None))
+    assert_as_transformers(reply, 2)
 
 
-def test_streaming(ask, clips, first_logprobs):
+def test_streaming(ask, clips, answers_about_files):
     chunks = list(ask(as_base64(clips / "1.mp4"), 1, 0.2, stream=True))
-    assert len(chunks) > 1
     pieces = [chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices]
-    assert "".join(pieces) == first_logprobs(1, 0.2)[1]
+    assert len(pieces) > 1
+    assert "".join(pieces) == answers_about_files[1, 0.2].text
 
 
-def test_several_clients_at_once(ask, clips, first_logprobs):
-    requests = [(seed, ratio) for ratio in NUM_TOKENS for seed in SEEDS]
+def test_several_clients_at_once(ask, clips, assert_as_transformers):
+    requests = [(seed, ratio) for ratio in RATIOS for seed in SEEDS]
+
+    def ask_about(request):
+        return ask(as_base64(clips / f"{request[0]}.mp4"), *request, logprobs=True)
+
     with ThreadPoolExecutor(len(requests)) as clients:
-        replies = clients.map(
-            lambda request: ask(as_base64(clips / f"{request[0]}.mp4"), *request, logprobs=True), requests
-        )
-        for request, reply in zip(requests, replies):
-            assert_as_transformers(reply, first_logprobs(*request))
+        for request, reply in zip(requests, clients.map(ask_about, requests)):
+            assert_as_transformers(reply, *request)
 
 
-def test_a_bad_ratio_is_the_clients_error_and_the_server_lives_on(ask, clips, first_logprobs):
+@pytest.mark.parametrize("ratio", [0, -1, "x"])
+def test_a_bad_ratio_is_the_clients_error_and_the_server_lives_on(ask, clips, assert_as_transformers, ratio):
     from openai import BadRequestError
 
-    for ratio in (0, -1, "x"):
-        with pytest.raises(BadRequestError):
-            ask(as_base64(clips / "0.mp4"), 0, ratio)
-    assert_as_transformers(ask(as_base64(clips / "0.mp4"), 0, logprobs=True), first_logprobs(0, None))
+    with pytest.raises(BadRequestError, match="retention_ratio"):
+        ask(as_base64(clips / "0.mp4"), 0, ratio)
+    assert_as_transformers(ask(as_base64(clips / "0.mp4"), 0, logprobs=True), 0)
