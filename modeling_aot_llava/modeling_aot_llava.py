@@ -28,6 +28,7 @@ from .prompt_layout import PlaceholderSpan, Prompt, find_placeholder_spans
 from .spatiotemporal_pruning import VideoTokens
 from .token_budget import pooled_tokens_per_frame
 from .video_encoding import encode_and_compress, joined_outputs
+from .vllm_serving import check_can_be_served, is_served_by_vllm
 
 logger = logging.get_logger(__name__)
 
@@ -52,6 +53,8 @@ class AOTLlavaOnevisionModel(LlavaOnevisionModel):
                 f"`config` is a {type(config).__name__}, but AOT needs an AOTLlavaOnevisionConfig. Load it with "
                 "AOTLlavaOnevisionConfig.from_pretrained, which takes stock checkpoints too."
             )
+        if is_served_by_vllm(config):
+            check_can_be_served(config)
         super().__init__(config)
 
     @torch.compiler.disable
@@ -61,7 +64,7 @@ class AOTLlavaOnevisionModel(LlavaOnevisionModel):
         pixel_values_videos: Tensor,
         vision_feature_layer: int | list[int] | None = None,
         vision_feature_select_strategy: str | None = None,
-        kept_video_tokens: list[int | None] | None = None,
+        kept_video_tokens: list[int | None] | Tensor | None = None,
         **kwargs,
     ):
         """Video tokens as the language model takes them, the newline token last.
@@ -70,13 +73,16 @@ class AOTLlavaOnevisionModel(LlavaOnevisionModel):
             pixel_values_videos: (videos, F, channels, height, width).
             vision_feature_layer, vision_feature_select_strategy: as in the parent class.
             kept_video_tokens: B of each video, newline token not counted; None where `config.retention_ratio` decides.
+                vLLM passes the tensor that the processor made for it.
 
         Returns:
             The vision tower's output with `pooler_output` (videos, B + 1, hidden size), or a list of (B + 1, hidden
             size) where the videos' counts differ.
         """
         self.config.validate_aot()
-        if self.config.retention_ratio >= 1 and (kept_video_tokens is None or set(kept_video_tokens) == {None}):
+        if isinstance(kept_video_tokens, Tensor):
+            kept_video_tokens = kept_video_tokens.tolist()
+        if self._keeps_all_tokens(kept_video_tokens, num_frames=pixel_values_videos.shape[1]):
             return super().get_video_features(
                 pixel_values_videos,
                 vision_feature_layer=vision_feature_layer,
@@ -94,6 +100,12 @@ class AOTLlavaOnevisionModel(LlavaOnevisionModel):
         )
         pooler_output = self._with_newlines(videos)
         return BaseModelOutputWithPooling(**{**joined_outputs(vision_outputs), "pooler_output": pooler_output})
+
+    def _keeps_all_tokens(self, kept_video_tokens: list[int | None] | None, num_frames: int) -> bool:
+        full_count = num_frames * pooled_tokens_per_frame(self.config.patch_grid_size)
+        kept_of_ratio = full_count if self.config.retention_ratio >= 1 else None
+        counts = [kept_of_ratio if count is None else count for count in kept_video_tokens or [None]]
+        return all(count == full_count for count in counts)
 
     def _with_newlines(self, videos: list[VideoTokens]) -> Tensor | list[Tensor]:
         features = [torch.cat([video.tokens, self.image_newline[None].to(video.tokens)]) for video in videos]
