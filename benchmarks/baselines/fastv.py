@@ -1,8 +1,8 @@
 """FastV (arXiv 2403.06764, ECCV 2024): after a few layers only the video tokens that the last token looks at.
 
 Program: `pkunlp-icler/FastV` d165972, `fastv_forward` of its port to Hugging Face (LLaVA-1.5). The tables' settings
-are published nowhere: K 2 and 20 % kept is the only one that gives their FLOPs. Positions stay the original ones, layers
-before K keep their whole cache, and the newline is no candidate.
+are published nowhere: K 2 and 20 % kept is the only one that gives their FLOPs. Positions stay the original ones,
+layers before K keep their whole cache, and the newline is no candidate.
 """
 
 from dataclasses import dataclass

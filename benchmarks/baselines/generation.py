@@ -50,7 +50,7 @@ class BaselineGenerator:
             (rows, columns + longest answer): each row as it came, and its answer, padded on the right.
 
         Raises:
-            ValueError: if there is not one video a row, or the placeholders do not fit it.
+            ValueError: if there is not one video a row, the placeholders do not fit it, or the cache is off.
         """
         if pixel_values_videos is None:
             return self.model.generate(input_ids=input_ids, attention_mask=attention_mask, **options)
@@ -59,12 +59,14 @@ class BaselineGenerator:
                 f"There are {len(pixel_values_videos)} videos for {len(input_ids)} prompts, but the methods take one "
                 "video a prompt."
             )
+        if options.get("use_cache") is False:
+            raise ValueError("use_cache is False, but the methods need a cache: leave it out.")
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         answers = []
         for row, pixels, row_mask in zip(input_ids, pixel_values_videos, mask):
             prompt = row[row_mask.bool()].unsqueeze(0)
             answers.append(self._answer(prompt, pixels.unsqueeze(0), options))
-        padding = self._padding(options)
+        padding = self.model.generation_config.pad_token_id or 0
         padded = nn.utils.rnn.pad_sequence(answers, batch_first=True, padding_value=padding)
         return torch.cat([input_ids, padded], dim=1)
 
@@ -97,17 +99,6 @@ class BaselineGenerator:
     def _model_for(self, span: PromptSpan, reduced: ReducedVideo) -> LlavaOnevisionForConditionalGeneration:
         language_model = self.method.wrap(self.model.model.language_model, span, reduced)
         return self.model if language_model is None else with_language_model(self.model, language_model)
-
-    def _padding(self, options: Mapping[str, Any]) -> int:
-        for config in (options, vars(self.model.generation_config), options.get("generation_config")):
-            value = (
-                None
-                if config is None
-                else dict(config if isinstance(config, Mapping) else vars(config)).get("pad_token_id")
-            )
-            if value is not None:
-                return value
-        return 0
 
 
 def fit_prompt(prompt: Tensor, span: PromptSpan, num_full: int, places: Tensor | None) -> tuple[Tensor, Tensor]:

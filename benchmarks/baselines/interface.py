@@ -22,7 +22,6 @@ class EncodedVideo:
         keys: (F, P, w), key vectors of that layer, mean over heads, pooled like the tokens.
         frame_features: (F, C), one global feature a frame.
         frame_attention: (F, P), how much of each token is in its frame's global feature.
-        row_newlines: whether a newline token follows each row of each frame (LLaVA-Video), not the video alone.
     """
 
     tokens: Tensor
@@ -30,7 +29,6 @@ class EncodedVideo:
     keys: Tensor
     frame_features: Tensor
     frame_attention: Tensor
-    row_newlines: bool = False
 
 
 @dataclass(frozen=True)

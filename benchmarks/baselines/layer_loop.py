@@ -51,6 +51,10 @@ class LayerLoop(nn.Module):
         hidden = self.language_model.norm(run(inputs_embeds, position_ids, cache))
         return BaseModelOutputWithPast(last_hidden_state=hidden, **{CACHE: cache})
 
+    def get_input_embeddings(self) -> nn.Module:
+        """The language model's: a LLaVA-OneVision model asks for them."""
+        return self.language_model.get_input_embeddings()
+
     def prefill(self, hidden: Tensor, positions: Tensor, cache) -> Tensor:
         """Reads the prompt: (1, n, D) -> (1, rows of the last layer, D)."""
         return self.run_layers(range(self.num_layers), hidden, positions, cache)

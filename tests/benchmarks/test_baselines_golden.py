@@ -58,9 +58,7 @@ def test_fastvid(percent):
     data = golden("fastvid-a")
     segments = segment_lengths(data["global_features"], 4, 0.9)
     assert segments == data["segment_sizes"].tolist()
-    tokens, places = fastvid(
-        data["tokens_pooled"], data["pooled_attention"], segments, retention_ratio=percent / 100
-    )
+    tokens, places = fastvid(data["tokens_pooled"], data["pooled_attention"], segments, retention_ratio=percent / 100)
     assert torch.equal(places, data[f"positions_{percent}"])
     assert_tokens(tokens, data[f"tokens_{percent}"])
 
