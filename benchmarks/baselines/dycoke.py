@@ -160,8 +160,12 @@ class DyCoke(Baseline):
         tokens, _ = dycoke(video.tokens, self.dropped_of_frame, self.last_group)
         return ReducedVideo(tokens)
 
+    @property
+    def works_inside(self) -> bool:
+        return self.dropped_share > 0
+
     def wrap(self, language_model: nn.Module, span: PromptSpan, video: ReducedVideo) -> nn.Module | None:
-        if not self.dropped_share:
+        if not self.works_inside:
             return None
         return DyCokeDecoder(language_model, span, self.layer, self.dropped_share)
 

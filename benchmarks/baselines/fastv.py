@@ -56,7 +56,6 @@ class FastV(Baseline):
     """
 
     name: ClassVar[str] = "fastv"
-    looks_at_the_prompt: ClassVar[bool] = True
 
     retention_ratio: float = 0.20
     layer: int = 2
@@ -64,6 +63,10 @@ class FastV(Baseline):
     def __post_init__(self):
         super().__post_init__()
         check_count("layer", self.layer)
+
+    @property
+    def works_inside(self) -> bool:
+        return True
 
     def wrap(self, language_model: nn.Module, span: PromptSpan, video: ReducedVideo) -> nn.Module:
         check_depth("layer", self.layer, language_model)

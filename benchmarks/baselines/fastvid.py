@@ -209,7 +209,7 @@ class FastVID(Baseline):
             frames_per_anchor=self.frames_per_anchor,
             beta=self.beta,
         )
-        return ReducedVideo(tokens, places)
+        return ReducedVideo(tokens, places, num_places=video.tokens.shape[0] * video.tokens.shape[1])
 
     def num_video_tokens(self, num_frames: int, tokens_per_frame: int) -> int:
         return num_frames * int(tokens_per_frame * self.retention_ratio)

@@ -1,7 +1,6 @@
 """Runs a method on a LLaVA-OneVision model through the ordinary `generate`, one prompt at a time."""
 
 import copy
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -65,28 +64,36 @@ class BaselineGenerator:
         answers = []
         for row, pixels, row_mask in zip(input_ids, pixel_values_videos, mask):
             prompt = row[row_mask.bool()].unsqueeze(0)
-            answers.append(self._answer(prompt, pixels.unsqueeze(0), options))
+            video = encode_video(self.model, pixels.unsqueeze(0))
+            num_placeholders = video.tokens.shape[0] * video.tokens.shape[1] + 1
+            answers.append(self.answer(prompt, self.method.reduce(video), num_placeholders, **options))
         padding = self.model.generation_config.pad_token_id or 0
         padded = nn.utils.rnn.pad_sequence(answers, batch_first=True, padding_value=padding)
         return torch.cat([input_ids, padded], dim=1)
 
-    def _answer(self, prompt: Tensor, pixels: Tensor, options: Mapping[str, Any]) -> Tensor:
-        is_video = prompt == self.model.config.video_token_id
-        (placeholders,) = find_placeholder_spans(is_video, 1)
-        video = encode_video(self.model, pixels)
-        num_full = video.tokens.shape[0] * video.tokens.shape[1] + 1
-        if placeholders.length != num_full:
+    def answer(self, prompt: Tensor, video: ReducedVideo, num_placeholders: int, **options: Any) -> Tensor:
+        """Answers one prompt about a video that has been encoded and reduced.
+
+        Args:
+            prompt: (1, n), unpadded.
+            video: of `method.reduce`.
+            num_placeholders: F * P + 1, that the prompt has to have.
+            options: of `generate`.
+
+        Returns:
+            (written,), the answer alone.
+        """
+        (placeholders,) = find_placeholder_spans(prompt == self.model.config.video_token_id, 1)
+        if placeholders.length != num_placeholders:
             raise ValueError(
-                f"The prompt has {placeholders.length} video placeholders, but this video's {video.tokens.shape[0]} "
-                f"frames need {num_full}, newline included. Make prompt and pixels with one call of the processor, "
-                "with all tokens."
+                f"The prompt has {placeholders.length} video placeholders, but this video needs {num_placeholders}, "
+                "newline included. Make prompt and pixels with one call of the processor, with all tokens."
             )
-        reduced = self.method.reduce(video)
-        span = PromptSpan(placeholders.start, len(reduced.tokens))
-        ids, positions = fit_prompt(prompt, span, num_full, reduced.places)
-        newline = self.model.model.image_newline.to(reduced.tokens)
-        features = torch.cat([reduced.tokens, newline.unsqueeze(0)]).to(self.model.dtype).unsqueeze(0)
-        model = self._model_for(span, reduced)
+        span = PromptSpan(placeholders.start, len(video.tokens))
+        ids, positions = fit_prompt(prompt, span, num_placeholders, video.places)
+        newline = self.model.model.image_newline.to(video.tokens)
+        features = torch.cat([video.tokens, newline.unsqueeze(0)]).to(self.model.dtype).unsqueeze(0)
+        model = self._model_for(span, video)
         output = model.generate(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
@@ -96,8 +103,8 @@ class BaselineGenerator:
         )
         return output[0, ids.shape[1] :]
 
-    def _model_for(self, span: PromptSpan, reduced: ReducedVideo) -> LlavaOnevisionForConditionalGeneration:
-        language_model = self.method.wrap(self.model.model.language_model, span, reduced)
+    def _model_for(self, span: PromptSpan, video: ReducedVideo) -> LlavaOnevisionForConditionalGeneration:
+        language_model = self.method.wrap(self.model.model.language_model, span, video)
         return self.model if language_model is None else with_language_model(self.model, language_model)
 
 

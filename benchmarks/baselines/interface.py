@@ -53,11 +53,13 @@ class ReducedVideo:
         tokens: (n, D), without the newline that follows the whole video.
         places: (n,), the tokens' places in the unreduced video, where the method keeps its position ids; else None,
             and positions are counted anew.
+        num_places: F * P, the places of the unreduced video; None with `places`.
         segments: of PruneVid; they say which tokens compete with each other inside the model.
     """
 
     tokens: Tensor
     places: Tensor | None = None
+    num_places: int | None = None
     segments: Sequence[Segment] = ()
 
 
@@ -81,11 +83,9 @@ class Baseline:
     Attributes:
         name: by which it is built.
         retention_ratio: above 0 up to 1; each method says of what it is the share.
-        looks_at_the_prompt: whether what the language model keeps depends on the question.
     """
 
     name: ClassVar[str]
-    looks_at_the_prompt: ClassVar[bool] = False
 
     retention_ratio: float
 
@@ -96,6 +96,11 @@ class Baseline:
     def reduce(self, video: EncodedVideo) -> ReducedVideo:
         """What the language model reads."""
         return ReducedVideo(video.tokens.flatten(0, 1))
+
+    @property
+    def works_inside(self) -> bool:
+        """Whether what the language model reads of the video depends on the prompt, or on what is written."""
+        return False
 
     def wrap(self, language_model: nn.Module, span: PromptSpan, video: ReducedVideo) -> nn.Module | None:
         """The language model for one prompt and its answer; None where the method leaves it alone."""

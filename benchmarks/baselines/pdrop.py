@@ -67,7 +67,6 @@ class PDrop(Baseline):
     """
 
     name: ClassVar[str] = "pdrop"
-    looks_at_the_prompt: ClassVar[bool] = True
 
     retention_ratio: float = 1 / 8
     layers: tuple[int, ...] = (2, 7, 14)
@@ -78,6 +77,10 @@ class PDrop(Baseline):
             check_count("layers", layer)
         if not self.layers or list(self.layers) != sorted(set(self.layers)):
             raise ValueError(f"layers is {self.layers!r}, but must be ascending layers, at least one.")
+
+    @property
+    def works_inside(self) -> bool:
+        return True
 
     def wrap(self, language_model: nn.Module, span: PromptSpan, video: ReducedVideo) -> nn.Module:
         check_depth("layers", self.layers[-1], language_model)

@@ -221,8 +221,12 @@ class PruneVid(Baseline):
         ratio = largest_cluster_ratio(sets, budget) if self.cluster_ratio is None else self.cluster_ratio
         return prunevid(sets, ratio)
 
+    @property
+    def works_inside(self) -> bool:
+        return self.alpha < 1
+
     def wrap(self, language_model: nn.Module, span: PromptSpan, video: ReducedVideo) -> nn.Module | None:
-        if self.alpha == 1:
+        if not self.works_inside:
             return None
         check_depth("layer", self.layer, language_model)
         return PruneVidDecoder(language_model, span, self.layer, video.segments, self.alpha)
@@ -231,7 +235,7 @@ class PruneVid(Baseline):
         return round(self.retention_ratio * num_frames * tokens_per_frame)
 
     def tokens_per_layer(self, num_tokens: int, num_layers: int) -> list[int]:
-        if self.alpha == 1:
+        if not self.works_inside:
             return [num_tokens] * num_layers
         whole = self.layer + 1
         return [num_tokens] * whole + [int(self.alpha * num_tokens)] * (num_layers - whole)

@@ -26,6 +26,7 @@ from benchmarks.accuracy.scoring import draw_clips, is_right, share
 from benchmarks.accuracy.settings import (
     AOT,
     AVERAGE_POOLING,
+    BASELINES,
     DEFAULT,
     FULL_TOKENS,
     GROUPS,
@@ -34,7 +35,7 @@ from benchmarks.accuracy.settings import (
     UNIFORM_SUBSAMPLING,
     Setting,
 )
-from benchmarks.accuracy.survey import Reply
+from benchmarks.accuracy.survey import Checkpoint, Reply
 from benchmarks.accuracy.tables import as_markdown
 from benchmarks.train_mini.model.mini_model import build_model, build_processor
 from benchmarks.train_mini.model.tokenizer import build_tokenizer
@@ -74,6 +75,11 @@ def checkpoint(tmp_path_factory):
 def loaded(checkpoint):
     model, processor = answer.load(str(checkpoint), retention_ratio=None)
     return model.eval(), processor
+
+
+@pytest.fixture(scope="module")
+def both(loaded, checkpoint):
+    return Checkpoint(*loaded, LlavaOnevisionForConditionalGeneration.from_pretrained(checkpoint).eval())
 
 
 @pytest.fixture(scope="module")
@@ -156,10 +162,10 @@ def test_tokens_are_those_of_the_model(loaded, frames, clip, monkeypatch):
         torch.testing.assert_close(clip.of(setting), video.tokens, msg=setting.name)
 
 
-def test_survey_asks_every_question_under_every_setting(loaded, clip):
+def test_survey_asks_every_question_under_every_setting(loaded, both, clip):
     names = ("AOT, 10 %", "uniform subsampling, 10 %", "full tokens, 100 %")
     settings = [few_frames(SETTINGS[name]) for name in names]
-    replies = survey.ask_about(SCENE, [*settings, dataclasses.replace(DEFAULT, num_frames=2)], *loaded)
+    replies = survey.ask_about(SCENE, [*settings, dataclasses.replace(DEFAULT, num_frames=2)], both)
     assert {name: reply.video_tokens for name, reply in replies.items()} == {
         "AOT, 10 %, 4 frames": 78,
         "uniform subsampling, 10 %, 4 frames": 78,
@@ -240,6 +246,8 @@ def test_the_settings_are_all_there():
 def test_every_config_is_valid_and_meets_its_budget(loaded):
     model_config = loaded[0].config
     for setting in SETTINGS.values():
+        if setting.reduction in BASELINES:
+            continue
         config = config_of(setting, model_config)
         assert config.retention_ratio == setting.retention_ratio
         budget = plan_token_budget(config, setting.num_frames).num_video_tokens
@@ -303,12 +311,14 @@ def test_summary_by_hand():
         DEFAULT: [Reply(314, ["red", "A"]), Reply(314, ["red", "A"])],
         uniform: [Reply(313, ["red", "B"]), Reply(315, ["red", "A"])],
     }
-    results = summarise(questions, replies, tokens_per_frame=196, about={"model": "mini"})
+    results = summarise(questions, replies, 196, lambda setting, n: n**2, about={"model": "mini"})
     assert (results["clips"], results["questions"], results["chance"]) == (2, 4, 0.25)
     assert results["types"]["order"] == {"questions": 2, "chance": pytest.approx(1 / 3)}
     figures = results["settings"][uniform.name]
     assert figures["video_tokens"] == 314
     assert figures["share_of_video_tokens"] == 314 / 3136
+    assert figures["prefill_flops"] == (313**2 + 315**2) / 2
+    assert figures["share_of_prefill_flops"] == (313**2 + 315**2) / 2 / 3136**2
     assert figures["accuracy"]["value"] == 1 / 4
     assert figures["share_of_full"]["value"] == pytest.approx(1 / 3)
     assert figures["difference_to_aot"]["value"] == -1 / 4
@@ -463,7 +473,7 @@ def invented(names):
         for name in names
     }
     made_with = {"checkpoint": "0" * 12, "device": "cpu", "torch": "2", "transformers": "5"}
-    return summarise(questions, replies, 196, {"model": "mini", "made with": made_with})
+    return summarise(questions, replies, 196, lambda setting, n: n, {"model": "mini", "made with": made_with})
 
 
 @pytest.mark.parametrize(
