@@ -13,13 +13,13 @@ from transformers import LlavaOnevisionForConditionalGeneration, LlavaOnevisionP
 import benchmarks.plot
 from aot_llava_cli import answer
 from benchmarks.accuracy import options as options_module
-from benchmarks.accuracy import survey
+from benchmarks.accuracy import provenance, survey
 from benchmarks.accuracy.__main__ import main
 from benchmarks.accuracy.answering import answer_questions
 from benchmarks.accuracy.clip_tokens import ClipTokens, config_of
 from benchmarks.accuracy.options import NUM_CLIPS, parse_options
 from benchmarks.accuracy.plot import draw
-from benchmarks.accuracy.provenance import made_with
+from benchmarks.accuracy.provenance import definition_of, made_with
 from benchmarks.accuracy.references import average_pooling, random_tokens, uniform_subsampling
 from benchmarks.accuracy.results import summarise
 from benchmarks.accuracy.scoring import draw_clips, is_right, share
@@ -37,6 +37,7 @@ from benchmarks.accuracy.settings import (
 )
 from benchmarks.accuracy.survey import Checkpoint, Reply
 from benchmarks.accuracy.tables import as_markdown
+from benchmarks.baselines import BaselineGenerator
 from benchmarks.train_mini.model.mini_model import build_model, build_processor
 from benchmarks.train_mini.model.tokenizer import build_tokenizer
 from benchmarks.train_mini.recipe import Shape
@@ -160,6 +161,30 @@ def test_tokens_are_those_of_the_model(loaded, frames, clip, monkeypatch):
             with torch.inference_mode():
                 (video,) = model.model.compress_videos(pixels)
         torch.testing.assert_close(clip.of(setting), video.tokens, msg=setting.name)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        Setting("FastVID", "fastvid", 0.25),
+        Setting("VisionZip", "visionzip", 0.1),
+        Setting("FastV", "fastv", 0.4, fields={"layer": 1, "retention_ratio": 0.2}),
+        Setting("PDrop", "pdrop", 0.4, fields={"layers": (1, 2, 3), "retention_ratio": 0.125}),
+        Setting("PruneVid", "prunevid", 0.25, fields={"alpha": 0.4, "layer": 2}),
+    ],
+    ids=lambda setting: setting.series,
+)
+def test_answers_of_other_methods_are_those_of_their_generate(both, checkpoint, setting, monkeypatch):
+    setting = dataclasses.replace(setting, num_frames=8)
+    monkeypatch.setattr(survey, "ask", lambda scene: QUESTIONS)
+    answers = survey.ask_about(SCENE, [setting], both)[setting.name].answers
+    generator = BaselineGenerator(both.stock, survey.method_of(setting))
+    stock_processor = LlavaOnevisionProcessor.from_pretrained(checkpoint)
+    frames = render_clip(SCENE, 8)
+    asked = [QUESTIONS[-1], max(QUESTIONS, key=lambda question: len(question.text))]
+    expected = [generated(generator, stock_processor, frames, question) for question in asked]
+    assert [answers[QUESTIONS.index(question)] for question in asked] == expected
+    assert len(set(answers)) > 1
 
 
 def test_survey_asks_every_question_under_every_setting(loaded, both, clip):
@@ -453,6 +478,14 @@ def test_without_matplotlib_nothing_is_measured(checkpoint, tmp_path, monkeypatc
     with pytest.raises(ImportError, match="--no-plot"):
         main(["--model", str(checkpoint), "--output", str(tmp_path / "new")])
     assert not (tmp_path / "new").exists()
+
+
+def test_a_changed_method_is_asked_anew_and_nothing_else(monkeypatch):
+    aot, fastv = SETTINGS["AOT, 10 %"], SETTINGS["FastV, scaled: K = 1, 20 % kept"]
+    before = [definition_of(aot), definition_of(fastv)]
+    monkeypatch.setattr(provenance, "content_version", lambda *parts: "another")
+    assert definition_of(aot) == before[0]
+    assert definition_of(fastv) != before[1]
 
 
 @pytest.mark.parametrize(("name", "is_another"), [("README.md", False), ("config.json", True), ("new.json", True)])
