@@ -79,7 +79,7 @@ def paper_costs() -> Iterator[Cost]:
         yield Cost(f"{ratio:.0%}: {ONE_FRAME_COUNT}", LLAVA_ONEVISION, plain, tokens_per_frame, printed)
         for name in ("visionzip", "fastvid", "prunevid"):
             method = build_baseline(name, retention_ratio=ratio)
-            title = {"visionzip": "VisionZip", "fastvid": "FastVID, at most", "prunevid": "PruneVid and AOT, exact"}
+            title = {"visionzip": "VisionZip", "fastvid": "FastVID, at most", "prunevid": "AOT, and PruneVid at most"}
             yield Cost(f"{ratio:.0%}: {title[name]}, {AS_RUN}", LLAVA_ONEVISION, method, None, printed)
     yield Cost("LLaVA-Video-7B", LLAVA_VIDEO, plain, 169, (80.2, 100.0))
     yield Cost("FastV", LLAVA_VIDEO, fastv, None, (17.1, 21.3))

@@ -27,7 +27,7 @@ def test_the_printed_figures(cost):
         ("DyCoke, k = 1", 9.869),
         *zip(["25%: VisionZip", "20%: VisionZip", "15%: VisionZip", "10%: VisionZip"], [8.899, 7.037, 5.216, 3.436]),
         *zip(["25%: FastVID", "20%: FastVID", "15%: FastVID", "10%: FastVID"], [8.711, 6.853, 5.036, 3.261]),
-        *zip(["25%: PruneVid", "20%: PruneVid", "15%: PruneVid", "10%: PruneVid"], [8.711, 6.888, 5.109, 3.365]),
+        *zip(["25%: AOT", "20%: AOT", "15%: AOT", "10%: AOT"], [8.711, 6.888, 5.109, 3.365]),
     ],
 )
 def test_what_programs_really_cost(name, teraflops):
