@@ -21,6 +21,7 @@ from .generation import BaselineGenerator
 from .holitom import HoliTom
 from .interface import Baseline
 from .pdrop import PDrop
+from .pooling_head import PoolingHead
 from .prunevid import PruneVid
 from .visionzip import VisionZip
 
@@ -48,4 +49,4 @@ def build_baseline(name: str, **settings) -> Baseline:
     return method(**settings)
 
 
-__all__ = ["BASELINES", "Baseline", "BaselineGenerator", "build_baseline"]
+__all__ = ["BASELINES", "Baseline", "BaselineGenerator", "PoolingHead", "build_baseline"]

@@ -10,17 +10,19 @@ from transformers import LlavaOnevisionForConditionalGeneration
 from modeling_aot_llava.attention_capture import capture_attention_received
 
 from .interface import EncodedVideo
+from .pooling_head import PoolingHead
 
 
 @torch.inference_mode()
-def encode_video(model: LlavaOnevisionForConditionalGeneration, pixel_values_videos: Tensor) -> EncodedVideo:
+def encode_video(
+    model: LlavaOnevisionForConditionalGeneration, pixel_values_videos: Tensor, pooling_head: PoolingHead | None = None
+) -> EncodedVideo:
     """Encodes one video.
-
-    A frame's global feature is the mean over the patches of the tower's output, and its attention that received at the
-    last layer: a substitute for SigLIP's pooling head, which LLaVA checkpoints do not have (FastVID reads it).
 
     Args:
         pixel_values_videos: (1, F, channels, height, width).
+        pooling_head: what FastVID reads each frame with. Without it a frame's feature is the mean over its patches,
+            and the frame's attention is that received at the last layer: a substitute.
 
     Returns:
         The tokens as `get_video_features` gives them, without its newline.
@@ -46,12 +48,16 @@ def encode_video(model: LlavaOnevisionForConditionalGeneration, pixel_values_vid
     (features,) = outputs.pooler_output
     heads = base.vision_tower.config.num_attention_heads
     attention = _pooled(base, received[last].unsqueeze(-1)).squeeze(-1)
+    frame_features, frame_attention = patches[0].mean(1), attention
+    if pooling_head is not None:
+        frame_features, probed = pooling_head(patches[0])
+        frame_attention = _pooled(base, probed.unsqueeze(-1)).squeeze(-1)
     return EncodedVideo(
         tokens=features[:-1].unflatten(0, (num_frames, -1)),
         attention=attention,
         keys=_pooled(base, keys[0].unflatten(-1, (heads, -1)).mean(-2)),
-        frame_features=patches[0].mean(1),
-        frame_attention=attention,
+        frame_features=frame_features,
+        frame_attention=frame_attention,
     )
 
 

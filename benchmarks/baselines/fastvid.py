@@ -199,6 +199,11 @@ class FastVID(Baseline):
         check_share("beta", self.beta)
 
     def reduce(self, video: EncodedVideo) -> ReducedVideo:
+        if not int(video.tokens.shape[1] * self.retention_ratio):
+            raise ValueError(
+                f"retention_ratio is {self.retention_ratio}, which keeps none of the {video.tokens.shape[1]} tokens "
+                "of a frame: set a larger one."
+            )
         segments = segment_lengths(video.frame_features, self.num_segments, self.similarity_threshold)
         tokens, places = fastvid(
             video.tokens,

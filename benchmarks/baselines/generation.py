@@ -12,6 +12,7 @@ from modeling_aot_llava.prompt_layout import find_placeholder_spans
 
 from .encoding import encode_video
 from .interface import Baseline, PromptSpan, ReducedVideo
+from .pooling_head import PoolingHead
 
 
 class BaselineGenerator:
@@ -24,10 +25,20 @@ class BaselineGenerator:
     ```
     """
 
-    def __init__(self, model: LlavaOnevisionForConditionalGeneration, method: Baseline):
-        """The model itself is never changed."""
+    def __init__(
+        self,
+        model: LlavaOnevisionForConditionalGeneration,
+        method: Baseline,
+        pooling_head: PoolingHead | None = None,
+    ):
+        """The model itself is never changed.
+
+        Args:
+            pooling_head: for FastVID, `PoolingHead.from_pretrained()`; see `encode_video` for what it does without.
+        """
         self.model = model
         self.method = method
+        self.pooling_head = pooling_head
 
     @torch.inference_mode()
     def generate(
@@ -64,7 +75,7 @@ class BaselineGenerator:
         answers = []
         for row, pixels, row_mask in zip(input_ids, pixel_values_videos, mask):
             prompt = row[row_mask.bool()].unsqueeze(0)
-            video = encode_video(self.model, pixels.unsqueeze(0))
+            video = encode_video(self.model, pixels.unsqueeze(0), self.pooling_head)
             num_placeholders = video.tokens.shape[0] * video.tokens.shape[1] + 1
             answers.append(self.answer(prompt, self.method.reduce(video), num_placeholders, **options))
         padding = self.model.generation_config.pad_token_id or 0

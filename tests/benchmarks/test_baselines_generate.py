@@ -6,9 +6,9 @@ import pytest
 import torch
 from random_checkpoint import random_model
 from small_model import SMALL
-from transformers import LlavaOnevisionForConditionalGeneration
+from transformers import LlavaOnevisionForConditionalGeneration, SiglipVisionConfig, SiglipVisionModel
 
-from benchmarks.baselines import BASELINES, BaselineGenerator, build_baseline
+from benchmarks.baselines import BASELINES, BaselineGenerator, PoolingHead, build_baseline
 from benchmarks.baselines.encoding import encode_video
 from benchmarks.baselines.generation import with_language_model
 
@@ -115,6 +115,32 @@ def test_the_encoded_video_is_what_the_stock_model_reads(four_layers, inputs):
     torch.testing.assert_close(video.attention.unsqueeze(-1), pooled(received))
     torch.testing.assert_close(video.keys, pooled(heads))
     torch.testing.assert_close(video.frame_features, outputs.hidden_states[-1].mean(1))
+
+
+@torch.inference_mode()
+def test_the_pooling_head_is_siglips(four_layers, inputs):
+    fields = {**four_layers.config.vision_config.to_dict(), "vision_use_head": True}
+    siglip = SiglipVisionModel(SiglipVisionConfig(**fields)).eval()
+    pixels = inputs("<video>")["pixel_values_videos"]
+    outputs = siglip(pixels[0], output_hidden_states=True)
+    features, attention = PoolingHead(siglip)(outputs.hidden_states[-1])
+    torch.testing.assert_close(features, outputs.pooler_output)
+    # The probe's attention, by hand.
+    head = siglip.head.attention
+    width = head.embed_dim // head.num_heads
+    queries, keys = (
+        (values @ weight.T + bias).unflatten(-1, (-1, width)).transpose(-3, -2)
+        for values, weight, bias in zip(
+            (siglip.head.probe, outputs.last_hidden_state), head.in_proj_weight.chunk(3), head.in_proj_bias.chunk(3)
+        )
+    )
+    by_hand = (queries @ keys.transpose(-2, -1) / width**0.5).softmax(-1).mean(-3)[:, 0]
+    torch.testing.assert_close(attention, by_hand)
+    video = encode_video(four_layers, pixels, PoolingHead(siglip))
+    plain = encode_video(four_layers, pixels)
+    assert video.frame_attention.shape == plain.frame_attention.shape
+    assert not torch.equal(video.frame_attention, plain.frame_attention)
+    assert torch.equal(video.attention, plain.attention)
 
 
 @pytest.mark.parametrize(
