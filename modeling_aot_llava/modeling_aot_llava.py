@@ -10,6 +10,7 @@ from functools import wraps
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor, nn
 from transformers import (
     GenerationConfig,
@@ -31,6 +32,14 @@ from .video_encoding import encode_and_compress, joined_outputs
 from .vllm_serving import check_can_be_served, is_served_by_vllm
 
 logger = logging.get_logger(__name__)
+
+# What a saved folder tells the Auto classes; transformers itself would name the saved class alone.
+AUTO_MAP = {
+    "AutoConfig": "configuration_aot_llava.AOTLlavaOnevisionConfig",
+    "AutoModel": "modeling_aot_llava.AOTLlavaOnevisionModel",
+    "AutoModelForImageTextToText": "modeling_aot_llava.AOTLlavaOnevisionForConditionalGeneration",
+    "AutoModelForMultimodalLM": "modeling_aot_llava.AOTLlavaOnevisionForConditionalGeneration",
+}
 
 
 class AOTLlavaOnevisionModel(LlavaOnevisionModel):
@@ -56,6 +65,10 @@ class AOTLlavaOnevisionModel(LlavaOnevisionModel):
         if is_served_by_vllm(config):
             check_can_be_served(config)
         super().__init__(config)
+
+    def save_pretrained(self, *args, **kwargs):
+        self.config.auto_map = dict(AUTO_MAP)
+        super().save_pretrained(*args, **kwargs)
 
     @torch.compiler.disable
     @can_return_tuple
@@ -168,12 +181,15 @@ class AOTLlavaOnevisionModel(LlavaOnevisionModel):
         embeds = prompt.input_ids.unsqueeze(-1) if prompt.inputs_embeds is None else prompt.inputs_embeds
         _, is_video = self.get_placeholder_mask(prompt.input_ids, inputs_embeds=embeds)
         spans = find_placeholder_spans(is_video.squeeze(-1), len(pixel_values_videos))
-        counts = self._tokens_to_keep(spans, num_frames=pixel_values_videos.shape[1])
-        features = self.get_video_features(
-            pixel_values_videos, vision_feature_layer, vision_feature_select_strategy, counts, return_dict=True
-        ).pooler_output
-        video = BaseModelOutputWithPooling(pooler_output=features)  # the tower's own states may go
-        lengths = [len(tokens) for tokens in features]
+        num_frames = pixel_values_videos.shape[1]
+        counts = self._tokens_to_keep(spans, num_frames)
+        of_layers = (vision_feature_layer, vision_feature_select_strategy)
+        if self._keeps_all_tokens(counts, num_frames):
+            video = self.get_video_features(pixel_values_videos, *of_layers, return_dict=True)
+        else:  # without the vision tower's own states, which would stay in memory as long as the answer is written
+            compressed = self.compress_videos(pixel_values_videos, *of_layers, counts)
+            video = BaseModelOutputWithPooling(pooler_output=self._with_newlines(compressed))
+        lengths = [len(tokens) for tokens in video.pooler_output]
         if lengths == [span.length for span in spans]:
             return prompt, video
         if prompt.has_labels_of(spans):
@@ -234,6 +250,7 @@ class AOTLlavaOnevisionForConditionalGeneration(LlavaOnevisionForConditionalGene
         self.post_init()
 
     def save_pretrained(self, *args, **kwargs):
+        self.config.auto_map = dict(AUTO_MAP)
         # By default transformers saves the keys' old names, which it converts for this class only where this code is.
         # The new ones need no conversion, so that the stock class loads the checkpoint as well.
         super().save_pretrained(*args, **{"save_original_format": False, **kwargs})
@@ -327,6 +344,8 @@ class AOTLlavaOnevisionForConditionalGeneration(LlavaOnevisionForConditionalGene
         written = prompt = Prompt(input_ids, inputs_embeds, attention_mask, position_ids)
         cached, new = written.split_after(count_cached_columns(kwargs.values()))
         mm_encoder_outputs = dict(mm_encoder_outputs or {})
+        if pixel_values_videos is not None or "video" in mm_encoder_outputs:
+            _check_chunked_prefill(self._generation_option("prefill_chunk_size", generation_config, kwargs))
         if pixel_values_videos is not None and "video" not in mm_encoder_outputs:
             fitted, mm_encoder_outputs["video"] = self.model.encode_videos(
                 new, pixel_values_videos, vision_feature_layer, vision_feature_select_strategy
@@ -361,13 +380,23 @@ class AOTLlavaOnevisionForConditionalGeneration(LlavaOnevisionForConditionalGene
         self, num_removed: int, generation_config: GenerationConfig | None, kwargs: dict[str, Any]
     ) -> dict[str, int]:
         # `max_length` and `min_length` count the caller's prompt, which has more columns than the one that is run.
-        lengths = {}
-        for name in ("max_length", "min_length"):
-            options = (kwargs.get(name), getattr(generation_config, name, None), getattr(self.generation_config, name))
-            length = next((option for option in options if option is not None), None)
-            if length:
-                lengths[name] = max(0, length - num_removed)
-        return lengths
+        lengths = {
+            name: self._generation_option(name, generation_config, kwargs) for name in ("max_length", "min_length")
+        }
+        return {name: max(0, length - num_removed) for name, length in lengths.items() if length}
+
+    def _generation_option(self, name: str, generation_config: GenerationConfig | None, kwargs: dict[str, Any]) -> Any:
+        given = (kwargs.get(name), getattr(generation_config, name, None), getattr(self.generation_config, name, None))
+        return next((value for value in given if value is not None), None)
+
+
+def _check_chunked_prefill(prefill_chunk_size: int | None) -> None:
+    release = tuple(map(int, transformers.__version__.split(".")[:2]))
+    if prefill_chunk_size is not None and release < (5, 23):
+        raise ValueError(
+            f"`prefill_chunk_size={prefill_chunk_size}` beside a video needs transformers 5.23 or newer, but this is "
+            f"{transformers.__version__}, which would answer without the video: update it, or leave the option out."
+        )
 
 
 def _flat(mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None):
