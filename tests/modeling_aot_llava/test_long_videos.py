@@ -7,7 +7,7 @@ import pytest
 import torch
 from reference import make_video, relative_error, small_config
 
-from modeling_aot_llava import modeling_aot_llava, spatiotemporal_pruning
+from modeling_aot_llava import spatiotemporal_pruning, video_encoding
 from modeling_aot_llava.spatiotemporal_pruning import compress_video_features
 
 CONFIGS = {
@@ -27,7 +27,7 @@ FRAMES = 11
 @pytest.fixture(params=[1, 2, 4, 10, FRAMES - 1])
 def frames_at_once(request, monkeypatch):
     """How many frames go together, instead of 32."""
-    for module in (spatiotemporal_pruning, modeling_aot_llava):
+    for module in (spatiotemporal_pruning, video_encoding):
         monkeypatch.setattr(module, "FRAMES_AT_ONCE", request.param)
     return request.param
 
@@ -90,7 +90,7 @@ def test_the_model_gives_the_same_features(build_model, monkeypatch, pixels, opt
     model = build_model(num_clips=3, vision_feature_layer=layers).model.eval()
     with torch.no_grad():
         whole = model.get_video_features(pixels, return_dict=True, **options)
-        monkeypatch.setattr(modeling_aot_llava, "FRAMES_AT_ONCE", 4)
+        monkeypatch.setattr(video_encoding, "FRAMES_AT_ONCE", 4)
         parts = model.get_video_features(pixels, return_dict=True, **options)
     assert type(parts) is type(whole)
     assert set(parts) == set(whole)
@@ -104,7 +104,7 @@ def test_the_model_gives_the_same_features(build_model, monkeypatch, pixels, opt
 
 def test_memory_does_not_grow_with_the_video(model, pixels, monkeypatch):
     """Of each part's frames and patch features nothing is left when the next one is encoded."""
-    monkeypatch.setattr(modeling_aot_llava, "FRAMES_AT_ONCE", 4)
+    monkeypatch.setattr(video_encoding, "FRAMES_AT_ONCE", 4)
     parts, alive, left_over = [], [], []
 
     def enter(module, inputs):
@@ -138,7 +138,7 @@ def test_short_videos_are_encoded_together(model, monkeypatch, num_videos, num_f
     pixels = torch.randn(num_videos, num_frames, 3, 56, 56)
     calls = []
     handle = model.model.vision_tower.register_forward_pre_hook(lambda _, inputs: calls.append(len(inputs[0])))
-    monkeypatch.setattr(modeling_aot_llava, "FRAMES_AT_ONCE", 10)
+    monkeypatch.setattr(video_encoding, "FRAMES_AT_ONCE", 10)
     counts = [4 + video for video in range(num_videos)]
     with torch.no_grad():
         together = model.model.compress_videos(pixels, num_video_tokens=counts)
@@ -152,5 +152,5 @@ def test_short_videos_are_encoded_together(model, monkeypatch, num_videos, num_f
 def test_a_long_video_is_answered_as_it_would_be_at_once(model, prompt, monkeypatch):
     inputs = prompt("<video>What?", num_frames=FRAMES)
     at_once = model.generate(**inputs, max_new_tokens=8)
-    monkeypatch.setattr(modeling_aot_llava, "FRAMES_AT_ONCE", 3)
+    monkeypatch.setattr(video_encoding, "FRAMES_AT_ONCE", 3)
     assert torch.equal(model.generate(**inputs, max_new_tokens=8), at_once)
