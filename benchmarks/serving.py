@@ -22,6 +22,7 @@ def main() -> None:
     ratios = parser.parse_args().ratios
 
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     with tempfile.TemporaryDirectory() as folder:
         _save_mini(folder)
         llm = _make_engine(folder)
@@ -30,7 +31,7 @@ def main() -> None:
         for ratio in ratios:
             num_tokens, peak = _count_requests_at_once(llm, ratio)
             blocks = -(-(num_tokens + NEW_TOKENS) // BLOCK_SIZE)
-            print(f"{ratio:5.2f}  {num_tokens:15}  {blocks:16}  {peak:16}")
+            print(f"{ratio:5.2f}  {num_tokens:15}  {blocks:16}  {peak:16}", flush=True)
 
 
 def _save_mini(folder: str) -> None:
@@ -71,15 +72,17 @@ def _count_requests_at_once(llm, ratio: float) -> tuple[int, int]:
         "mm_processor_kwargs": {"retention_ratio": ratio},
     }
     sampling = SamplingParams(temperature=0, max_tokens=NEW_TOKENS, ignore_eos=True)
-    for number in range(NUM_REQUESTS):
-        llm.llm_engine.add_request(f"{ratio} {number}", request, sampling)
-    num_tokens = peak = 0
-    while llm.llm_engine.has_unfinished_requests():
-        for output in llm.llm_engine.step():
-            num_tokens = len(output.prompt_token_ids)
+    requests = [f"{ratio} {number}" for number in range(NUM_REQUESTS)]
+    for name in requests:
+        llm.llm_engine.add_request(name, request, sampling)
+    peak, outputs = 0, []
+    # Requests come in as long as there is memory; once the first leaves, there is none.
+    while not any(output.finished for output in outputs):
+        outputs = llm.llm_engine.step()
         running = next(metric for metric in llm.get_metrics() if metric.name == "vllm:num_requests_running")
         peak = max(peak, int(running.value))
-    return num_tokens, peak
+    llm.llm_engine.abort_request(requests)
+    return len(outputs[0].prompt_token_ids), peak
 
 
 if __name__ == "__main__":

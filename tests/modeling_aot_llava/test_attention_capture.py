@@ -185,3 +185,29 @@ def test_a_thread_that_captures_nothing_disturbs_no_one(tower, frames):
         pool.submit(tower, -frames).result()
     for layer in LAYERS:
         torch.testing.assert_close(received[layer], alone[layer], rtol=0, atol=0)
+
+
+class FusedAttention(torch.nn.Module):
+    """SigLIP's attention as vLLM rewrites it: one projection, whose output is split."""
+
+    def __init__(self, attention):
+        super().__init__()
+        self.head_dim, self.scale, self.out_proj = attention.head_dim, attention.scale, attention.out_proj
+        projections = (attention.q_proj, attention.k_proj, attention.v_proj)
+        self.qkv_proj = torch.nn.Linear(attention.embed_dim, 3 * attention.embed_dim)
+        for name in ("weight", "bias"):
+            parts = [getattr(projection, name) for projection in projections]
+            setattr(self.qkv_proj, name, torch.nn.Parameter(torch.cat(parts)))
+
+    def forward(self, hidden_states, attention_mask=None, **kwargs):
+        parts = self.qkv_proj(hidden_states).chunk(3, dim=-1)
+        queries, keys, values = (part.unflatten(-1, (-1, self.head_dim)).transpose(1, 2) for part in parts)
+        output = torch.nn.functional.scaled_dot_product_attention(queries, keys, values, scale=self.scale)
+        return self.out_proj(output.transpose(1, 2).flatten(2)), None
+
+
+def test_reads_fused_projections(tower, frames, attention_weights):
+    for layer in tower.encoder.layers:
+        layer.self_attn = FusedAttention(layer.self_attn)
+    assert_is_eager_attention(run(tower, frames), attention_weights)
+    assert not hooks(tower)

@@ -576,3 +576,23 @@ def test_a_ratio_for_one_call_is_forgotten_after_it(processor):
     outcome(lambda: processor(**inputs, retention_ratio=-1))
     assert_same_inputs(processor(**inputs), before)
     assert_same_inputs(STOCK(**inputs), stock_before)
+
+
+@pytest.mark.parametrize("ratio", [0.1, 0.25, 1.0])
+def test_vllm_is_told_how_many_tokens_to_keep(processor, ratio):
+    ask = {"text": "<video> or <video>?", "videos": [frames(6), frames(6)], "return_tensors": "pt"}
+    inputs = processor(**ask, retention_ratio=ratio, return_text_replacement_offsets=True)
+    assert inputs["kept_video_tokens"].tolist() == [expected_count(6, ratio)] * 2
+    assert "kept_video_tokens" in processor.video_processor.model_input_names
+    assert "kept_video_tokens" not in processor(**ask, retention_ratio=ratio)
+    with_offsets = processor(**ask, return_text_replacement_offsets=True, return_offsets_mapping=True)
+    assert "kept_video_tokens" not in with_offsets  # as for assistant masks, whose inputs go to `forward`
+
+
+def test_vllm_takes_videos_of_different_lengths_together_and_generate_does_not(processor):
+    ask = {"text": "<video> or <video>?", "videos": [frames(6), frames(9)], "return_tensors": "pt"}
+    inputs = processor(**ask, return_text_replacement_offsets=True)
+    assert [len(video) for video in inputs["pixel_values_videos"]] == [6, 9]
+    assert inputs["kept_video_tokens"].tolist() == [expected_count(6, 0.1), expected_count(9, 0.1)]
+    with pytest.raises(ValueError, match="The videos have 6, 9 frames, but in one call all must have the same number"):
+        processor(**ask)

@@ -3,7 +3,6 @@
 Asked once, before any engine is made: vLLM changes classes of transformers in the process in which it builds a model.
 """
 
-import json
 import os
 
 import numpy as np
@@ -52,7 +51,7 @@ def folder(loaded, tmp_path_factory):
     folder = tmp_path_factory.mktemp("served") / "mini-aot"
     for part in loaded:
         part.save_pretrained(folder)
-    return _with_auto_model(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -61,7 +60,7 @@ def folder_of_even_heads(tmp_path_factory):
     folder = tmp_path_factory.mktemp("served") / "random-aot"
     heads = {"hidden_size": 128, "num_attention_heads": 4}
     save_random_checkpoint(folder, vision_config=heads, text_config=heads)
-    return _with_auto_model(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -98,13 +97,6 @@ def answers_of_even_heads(folder_of_even_heads) -> dict[str, Answer]:
 def _load(folder):
     model = AOTLlavaOnevisionForConditionalGeneration.from_pretrained(folder)
     return model.eval(), AOTLlavaOnevisionProcessor.from_pretrained(folder)
-
-
-def _with_auto_model(folder):
-    config = json.loads((folder / "config.json").read_text())
-    config["auto_map"].setdefault("AutoModel", "modeling_aot_llava.AOTLlavaOnevisionModel")
-    (folder / "config.json").write_text(json.dumps(config))
-    return folder
 
 
 def _answer(model, processor, case: Case, videos=None) -> Answer:

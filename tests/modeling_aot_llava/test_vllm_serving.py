@@ -1,0 +1,48 @@
+"""What the model does with vLLM's calls, and what it refuses where vLLM builds it; vLLM itself: `tests/serving`."""
+
+import pytest
+import torch
+
+from modeling_aot_llava import AOTLlavaOnevisionModel
+
+FULL = 4 * 16
+
+
+@pytest.fixture
+def pixels(prompt):
+    return prompt("<video>What?", "<video>What?", seeds=(0, 1)).pixel_values_videos
+
+
+def features(model, pixels, kept=None):
+    with torch.no_grad():
+        return model.model.get_video_features(pixels, kept_video_tokens=kept, return_dict=True).pooler_output
+
+
+def test_counts_may_come_as_a_tensor(model, pixels):
+    for counts in ([16, 16], [9, 30]):
+        expected, actual = features(model, pixels, counts), features(model, pixels, torch.tensor(counts))
+        assert [len(video) for video in actual] == [count + 1 for count in counts]
+        for one, other in zip(expected, actual):
+            assert torch.equal(one, other)
+
+
+def test_all_tokens_of_all_videos_are_the_stock_models(model, stock, pixels):
+    with torch.no_grad():
+        expected = stock.model.get_video_features(pixels, return_dict=True).pooler_output
+    assert torch.equal(features(model, pixels, torch.tensor([FULL, FULL])), expected)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"recipe": "released"}, "`recipe` is 'released'"),
+        ({"temporal_threshold": 0.3}, "`temporal_threshold` is 0.3"),
+    ],
+)
+def test_a_count_that_depends_on_the_video_is_refused_where_vllm_builds_the_model(model, configure, fields, message):
+    configure(**fields)
+    AOTLlavaOnevisionModel(model.config)
+    config = type(model.config).from_dict(model.config.to_dict())
+    config.text_config._attn_implementation = "vllm"
+    with pytest.raises(ValueError, match=message):
+        AOTLlavaOnevisionModel(config)
