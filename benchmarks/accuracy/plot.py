@@ -1,9 +1,10 @@
-"""The results as one picture of eight panels.
+"""The results as one picture: a panel for each group of settings that was asked.
 
 Also on its own, for results of a machine without matplotlib: `python -m benchmarks.accuracy.plot accuracy.json`.
 """
 
 import json
+import math
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -30,6 +31,7 @@ STYLES = {
     "VisionZip": ("#E69F00", "^"),
     "PruneVid": ("#009E73", "v"),
     "FastVID": ("#D55E00", "X"),
+    "PruneVid in the model too": ("#009E73", "<"),
     "HoliTom": ("#CC79A7", "s"),
     "DyCoke": ("#56B4E9", "D"),
     "FastV": ("#F0E442", "P"),
@@ -50,16 +52,19 @@ def draw(results: dict[str, Any], file: Path) -> None:
     require_matplotlib()
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(22, 10), layout="constrained")
+    fillers = [fill for groups, fill in PANELS if any(map(results["groups"].get, groups))]
+    columns = min(4, max(1, len(fillers)))
+    rows = max(1, math.ceil(len(fillers) / columns))
+    figure = Figure(figsize=(5.6 * columns, 5.3 * rows), layout="constrained")
     figure.suptitle(
         f"{results['model']}: {results['questions']:,} questions about {results['clips']:,} held-out clips; bars are "
         f"{results['confidence']:.0%} intervals"
     )
-    fillers = (_retention, _methods, _method_flops, _ablations, _types, _weights, _thresholds, _frames)
-    panels = zip(figure.subplots(2, 4).flat, fillers)
-    for panel, fill in panels:
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for panel, fill in zip(panels, fillers):
         panel.grid(alpha=0.3)
         fill(panel, results)
+    for panel in panels:
         if not panel.has_data():
             panel.set_axis_off()
     write_whole(file, lambda unfinished: figure.savefig(unfinished, dpi=110, format="png"))
@@ -238,6 +243,18 @@ def _finish(panel, results: dict[str, Any]) -> None:
     panel.set(ylabel="accuracy, %", ylim=(0, 103))
     panel.legend(fontsize="small")
 
+
+# Each panel, and the groups of which it shows something.
+PANELS = (
+    (("Accuracy against retention",), _retention),
+    (METHOD_GROUPS[:1], _methods),
+    (METHOD_GROUPS, _method_flops),
+    (("Ablations",), _ablations),
+    (("Accuracy against retention",), _types),
+    (("Weight of the transport within frames", "Weight of the transport along time"), _weights),
+    (("Temporal threshold",), _thresholds),
+    (("Frames",), _frames),
+)
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:

@@ -14,7 +14,8 @@ class SavedReplies:
     """The replies to a set of settings, in a file that grows clip by clip.
 
     The first line says what the replies were made with. A setting is known by its definition, not its name: changed
-    settings are asked anew, and settings may be added.
+    settings are asked anew, and settings may be added. Files with the same first line may be joined: the lines of one
+    behind the other's.
     """
 
     def __init__(self, file: Path, made_with: dict[str, str], definition_of: Callable[[Setting], str]):

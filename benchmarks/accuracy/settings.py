@@ -121,7 +121,7 @@ GROUPS: dict[str, list[Setting]] = {
         Setting("PDrop, scaled: layers 1, 2, 3, halves", "pdrop", PDROP_RATIO, fields=PDROP_FIELDS),
         Setting("AOT", AOT, PDROP_RATIO),
         Setting("AOT", AOT, 0.25),
-        Setting("PruneVid, scaled: also in layer 2", "prunevid", 0.25, fields={"alpha": 0.4, "layer": 2}),
+        Setting("PruneVid in the model too, scaled: layer 2", "prunevid", 0.25, fields={"alpha": 0.4, "layer": 2}),
     ],
     # Tables 4, 5 and 8. "No merging" of Table 4 is "w/o OT" of Table 5.
     "Ablations": [

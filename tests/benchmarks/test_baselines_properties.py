@@ -130,7 +130,7 @@ def test_the_mini_answers_with_every_method(mini):
     names = [
         *(f"{method}, 25 %" for method in ("VisionZip", "PruneVid", "FastVID, no pooling head", "HoliTom", "DyCoke")),
         *("FastV, scaled: K = 1, 20 % kept", "PDrop, scaled: layers 1, 2, 3, halves"),
-        "PruneVid, scaled: also in layer 2, 25 %",
+        "PruneVid in the model too, scaled: layer 2, 25 %",
     ]
     scene = make_scene(0, "held_out")
     questions = ask(scene)
