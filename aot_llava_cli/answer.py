@@ -23,7 +23,6 @@ from modeling_aot_llava import (
     AOTLlavaOnevisionForConditionalGeneration,
     AOTLlavaOnevisionProcessor,
 )
-from modeling_aot_llava.token_budget import pooled_tokens_per_frame
 
 
 @dataclass(frozen=True)
@@ -133,7 +132,7 @@ def stream_answer(
     )
     num_frames = question["pixel_values_videos"].shape[1]
     return Answer(
-        video_tokens_before=num_frames * pooled_tokens_per_frame(model.config.patch_grid_size),
+        video_tokens_before=num_frames * model.config.pooled_grid_size**2,
         video_tokens_after=_count_video_tokens_read(model, question["input_ids"], outputs),
         seconds_to_first_token=streamer.seconds_to_first_token,
     )

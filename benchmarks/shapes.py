@@ -15,7 +15,6 @@ from transformers import (
 from transformers.initialization import no_init_weights
 
 from modeling_aot_llava import AOTLlavaOnevisionConfig, AOTLlavaOnevisionForConditionalGeneration
-from modeling_aot_llava.token_budget import pooled_tokens_per_frame
 
 WEIGHT_RANGE = 0.03
 SO400M = {"hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 26, "num_attention_heads": 16}
@@ -137,7 +136,7 @@ def random_videos(config, batch: int, num_frames: int, like: Tensor) -> Tensor:
 
 def count_all_video_tokens(config, num_frames: int) -> int:
     """F * P: what the stock model makes of a video, newline token not counted."""
-    return num_frames * pooled_tokens_per_frame(config.patch_grid_size)
+    return num_frames * config.pooled_grid_size**2
 
 
 def _config_fields(shape: Shape) -> dict[str, Any]:

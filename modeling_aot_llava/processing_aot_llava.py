@@ -7,7 +7,7 @@ from transformers import LlavaOnevisionProcessor
 from transformers.processing_utils import MultiModalData, ProcessingKwargs, VideosKwargs
 from transformers.video_utils import VideoInput, make_batched_videos
 
-from .token_budget import check_num_clips, check_retention_ratio, count_video_tokens, pooled_tokens_per_frame
+from .token_budget import check_num_clips, check_retention_ratio, count_video_tokens, pooled_grid_size
 from .video_reading import read_video
 
 
@@ -115,7 +115,7 @@ class AOTLlavaOnevisionProcessor(LlavaOnevisionProcessor):
         retention_ratio = self.retention_ratio if retention_ratio is None else retention_ratio
         check_retention_ratio(retention_ratio)
         check_num_clips(self.num_clips)
-        tokens_per_frame = pooled_tokens_per_frame(math.isqrt(self.num_image_tokens))
+        tokens_per_frame = pooled_grid_size(math.isqrt(self.num_image_tokens)) ** 2
         newline = 1
         return count_video_tokens(num_frames, retention_ratio, tokens_per_frame, self.num_clips) + newline
 

@@ -12,7 +12,6 @@ from modeling_aot_llava import (
     AOTLlavaOnevisionForConditionalGeneration,
     AOTLlavaOnevisionProcessor,
 )
-from modeling_aot_llava.token_budget import pooled_tokens_per_frame
 from modeling_aot_llava.video_reading import read_video
 
 from .token_map import FrameMap, map_frames
@@ -59,7 +58,7 @@ def compress(
     """
     frames, _ = read_video(str(video), num_frames or processor.num_frames)
     inputs = processor(text=processor.video_token, videos=[frames], do_sample_frames=False, return_tensors="pt")
-    tokens_before = len(frames) * pooled_tokens_per_frame(model.config.patch_grid_size)
+    tokens_before = len(frames) * model.config.pooled_grid_size**2
     newline = 1
     num_tokens = int((inputs["input_ids"] == processor.video_token_id).sum()) - newline
     if num_tokens == tokens_before:  # the processor leaves the ratio to the model

@@ -34,7 +34,6 @@ def _measure(options: Namespace) -> dict:
 
     from aot_llava_cli import answer
     from benchmarks.video_questions import ask, make_scene
-    from modeling_aot_llava.token_budget import pooled_tokens_per_frame
 
     from .provenance import made_with
     from .results import summarise
@@ -55,7 +54,7 @@ def _measure(options: Namespace) -> dict:
     return summarise(
         [ask(scene) for scene in scenes],
         {setting: [saved.of(scene.seed, setting) for scene in scenes] for setting in options.settings},
-        pooled_tokens_per_frame(model.config.patch_grid_size),
+        model.config.pooled_grid_size**2,
         {"model": options.model.resolve().name, "made with": provenance},
     )
 
