@@ -99,7 +99,7 @@ def _check_model_type(model_id: str) -> None:
 
 
 def read_question(
-    processor: AOTLlavaOnevisionProcessor, video: Path, prompt: str, num_frames: int | None
+    processor: AOTLlavaOnevisionProcessor, video: str | Path, prompt: str, num_frames: int | None
 ) -> BatchFeature:
     """Reads the video and writes the prompt around its placeholders."""
     content = [{"type": "video", "path": str(video)}, {"type": "text", "text": prompt}]

@@ -1,13 +1,22 @@
 """Arguments that several commands take, and their checks, which need no torch."""
 
+import mimetypes
+import re
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import unquote, urlsplit
 
 import typer
 
+_ADDRESS = re.compile(r"(https?://|file://|data:)", re.IGNORECASE)
+
 Video = Annotated[
-    Path | None,
-    typer.Argument(help="A video file. By default a short clip that the mini model understands.", show_default=False),
+    str | None,
+    typer.Argument(
+        help="A video file, a folder with the pictures of its frames, or an http(s) address, which is downloaded "
+        "(4 GiB at most). By default a short clip that the mini model understands.",
+        show_default=False,
+    ),
 ]
 Model = Annotated[
     str | None,
@@ -23,14 +32,28 @@ NumFrames = Annotated[
 ]
 
 
-def check_video(video: Path | None) -> None:
-    """Raises `BadParameter` unless there is such a file."""
-    if video is not None and not video.is_file():
-        what = "is a folder" if video.is_dir() else "does not exist"
-        raise typer.BadParameter(
-            f"{video} {what}. Give the path of a video file, or none for the mini clip.",
-            param_hint="VIDEO",
-        )
+def check_video(video: str | None) -> None:
+    """Raises `BadParameter` unless there is such a file, or such a folder with pictures, or this is an address."""
+    if video is None or _ADDRESS.match(video) or Path(video).is_file():
+        return
+    what = "does not exist"
+    if Path(video).is_dir():
+        if any(_is_picture(file) for file in Path(video).iterdir()):
+            return
+        what = "is a folder without pictures"
+    raise typer.BadParameter(
+        f"{video} {what}. Give the path of a video file or of a folder with the pictures of its frames, or none for "
+        "the mini clip.",
+        param_hint="VIDEO",
+    )
+
+
+def name_of_video(video: str) -> str:
+    """What a video's file is called, also where it lies at an address."""
+    is_address = _ADDRESS.match(video)
+    if is_address and is_address[1].lower() == "data:":
+        return "video"
+    return Path(unquote(urlsplit(video).path) if is_address else video).name or "video"
 
 
 def check_model(model: str | None) -> None:
@@ -56,3 +79,7 @@ def _looks_like_hub_id(model: str) -> bool:
     owner, slash, name = model.partition("/")
     is_id = bool(slash and name) and "/" not in name and owner not in ("", ".", "..", "~")
     return is_id and not Path(model).exists()
+
+
+def _is_picture(file: Path) -> bool:
+    return file.is_file() and (mimetypes.guess_type(file.name)[0] or "").startswith("image/")

@@ -41,6 +41,8 @@ def generate(
     _check_numbers(retention_ratio, num_frames, max_new_tokens)
 
     # Only now: torch takes seconds to import, and a typing error should be answered at once.
+    from modeling_aot_llava.error_texts import shorten
+
     from . import answer
 
     answer.silence_libraries()
@@ -50,7 +52,7 @@ def generate(
     _say(f"Question: {prompt}")
     _say(f"Loading {model}")
     llava, processor = answer.load(model, retention_ratio)
-    _say(f"Reading {video}")
+    _say(f"Reading {shorten(video)}")
     question = answer.read_question(processor, video, prompt, num_frames)
     result = answer.stream_answer(llava, processor, question, max_new_tokens)
     _say(

@@ -8,12 +8,12 @@ MINI_CLIP = Path(__file__).with_name("mini_clip.mp4")
 MINI_QUESTION = "Which way does the blue circle move: left, right, up or down? Answer with one word."
 
 
-def mini_unless_named(video: Path | None, model: str | None, say: Callable[[str], None]) -> tuple[Path, str]:
+def mini_unless_named(video: str | None, model: str | None, say: Callable[[str], None]) -> tuple[str, str]:
     """Video and model, with the mini ones for those that are None; `say` tells so."""
     if model is None:
         model = str(MINI_CHECKPOINT)
         say("Mini model: it knows coloured shapes that move, and nothing else. Name a real one with --model.")
     if video is None:
-        video = MINI_CLIP
+        video = str(MINI_CLIP)
         say(f"Mini clip: {video}. Name your own video as the argument.")
     return video, model

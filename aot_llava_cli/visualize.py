@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .arguments import Model, NumFrames, Video, check_at_least_one, check_model, check_video
+from .arguments import Model, NumFrames, Video, check_at_least_one, check_model, check_video, name_of_video
 from .mini import MINI_CLIP, mini_unless_named
 from .whole_file import check_writable, write_whole
 
@@ -52,11 +52,13 @@ def visualize(
     check_model(model)
     _check_retention_ratio(retention_ratio)
     check_at_least_one("--num-frames", num_frames)
-    picture_file = output or Path(f"{(video or MINI_CLIP).stem}.aot.png")
+    picture_file = output or Path(f"{Path(name_of_video(video or str(MINI_CLIP))).stem}.aot.png")
     page_file = picture_file.with_suffix(".html") if html else None
     _check_output(picture_file, page_file)
 
     # Only now: torch takes seconds to import, and a typing error should be answered at once.
+    from modeling_aot_llava.error_texts import shorten
+
     from . import answer
     from .drawing.compressed_video import compress
     from .drawing.contact_sheet import draw_contact_sheet
@@ -66,7 +68,7 @@ def visualize(
     video, model = mini_unless_named(video, model, _say)
     _say(f"Loading {model}")
     llava, processor = answer.load(model, retention_ratio)
-    _say(f"Reading {video}")
+    _say(f"Reading {shorten(video)}")
     compressed = compress(llava, processor, video, num_frames)
     sheet = draw_contact_sheet(compressed)
     write_whole(picture_file, lambda file: sheet.save(file, "PNG", optimize=True))

@@ -10,10 +10,10 @@ from typing import Any
 import yaml
 from huggingface_hub import ModelCard
 
-from .errors import PushError
-from .files import FileOnDisk, FileOnHub, is_weights
+from .errors import PushError, in_one_line
+from .files import File, FileOnDisk, FileOnHub, GeneratedFile, as_json, is_weights
 from .hub import Hub
-from .package_code import CODE_OF_PROCESSOR
+from .package_code import CODE_OF_PROCESSOR, aot_defaults
 
 MODEL_TYPES = ("llava_onevision", "aot_llava_onevision")
 
@@ -23,12 +23,13 @@ _REWRITTEN = ("config.json", "processor_config.json", "README.md")
 _READ_BY_TRANSFORMERS = (".safetensors", ".json", ".jinja", ".txt", ".model")
 _LICENCE = re.compile(r"(?i)(licen[cs]e|notice)([-_.].*)?")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+_TOKENIZER_CONFIG = "tokenizer_config.json"
 # Where transformers looks for the names of code to load.
 _MAY_NAME_CODE = (
     "processor_config.json",
     "preprocessor_config.json",
     "video_preprocessor_config.json",
-    "tokenizer_config.json",
+    _TOKENIZER_CONFIG,
 )
 _CARD_FIELDS = ("license", "license_name", "license_link", "language")
 
@@ -40,7 +41,8 @@ class Base:
     Attributes:
         location: Hub ID or folder, as the user named it.
         revision: the commit that everything is read from; None for a folder.
-        files: what a variant takes over unchanged: weights, tokenizer, chat template, licence.
+        files: what a variant takes over: weights, tokenizer, chat template, licence. All are unchanged, but for a
+            tokenizer config into which an earlier version of this project wrote settings of AOT: it goes without them.
         left_out: what it does not take over.
         config: `config.json`.
         processor_config: `processor_config.json`; empty where there is none.
@@ -49,7 +51,7 @@ class Base:
 
     location: str
     revision: str | None
-    files: tuple[FileOnDisk | FileOnHub, ...]
+    files: tuple[File, ...]
     left_out: tuple[str, ...]
     config: dict[str, Any]
     processor_config: dict[str, Any]
@@ -60,7 +62,7 @@ class Base:
         return self.revision is not None
 
     @property
-    def weights(self) -> tuple[FileOnDisk | FileOnHub, ...]:
+    def weights(self) -> tuple[File, ...]:
         return tuple(file for file in self.files if is_weights(file.path))
 
 
@@ -97,12 +99,17 @@ def _read_base(location: str, revision: str | None, listed: dict[str, Any], path
     config = read_json("config.json")
     if config.get("model_type") not in MODEL_TYPES:
         raise PushError(
-            f"{location} is a {config.get('model_type')} checkpoint, but AOT needs a LLaVA-OneVision one, such as "
-            "llava-hf/llava-onevision-qwen2-7b-ov-hf."
+            f"{location} is a {in_one_line(config.get('model_type'))} checkpoint, but AOT needs LLaVA-OneVision, "
+            "such as llava-hf/llava-onevision-qwen2-7b-ov-hf."
         )
     _check_weights(location, listed, read_json("model.safetensors.index.json"))
     for name in _MAY_NAME_CODE:
         _check_names_no_code(f"{name} of {location}", read_json(name))
+    tokenizer_config = read_json(_TOKENIZER_CONFIG)
+    settings = {"num_frames", *aot_defaults()} & tokenizer_config.keys()
+    if settings:
+        rest = {name: value for name, value in tokenizer_config.items() if name not in settings}
+        listed = {**listed, _TOKENIZER_CONFIG: GeneratedFile(_TOKENIZER_CONFIG, as_json(rest))}
     taken = [path for path in sorted(listed) if _is_taken_over(path)]
     return Base(
         location=location,
@@ -150,7 +157,7 @@ def _check_names_no_code(what: str, values: dict[str, Any]) -> None:
     codes = [values.get("auto_map"), *(part.get("auto_map") for part in values.values() if isinstance(part, dict))]
     for code in codes:
         if code and list(code.values()) != list(CODE_OF_PROCESSOR.values()):
-            named = ", ".join(map(str, code.values()))
+            named = in_one_line(", ".join(map(str, code.values())))
             raise PushError(f"{what} names code of its own ({named}), which is not published: use a base without it.")
 
 
@@ -168,6 +175,6 @@ def _read_card_fields(path: Path, location: str) -> dict[str, Any]:
     try:
         metadata = ModelCard.load(path, ignore_metadata_errors=True).data.to_dict()
     except (ValueError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
+        reason = in_one_line(error)
         raise PushError(f"the metadata in README.md of {location} cannot be read ({reason}): correct it.") from error
     return {name: metadata[name] for name in _CARD_FIELDS if name in metadata}

@@ -26,6 +26,8 @@ class Diagnosis:
     wait: float | None = None
 
 
+LONGEST_LINE = 400
+
 RUN_AGAIN = "Run the same command again: it goes on where it stopped."
 
 _REMEDIES = {
@@ -71,13 +73,13 @@ def diagnose(error: BaseException) -> Diagnosis:
     for known in chain:
         # httpx's errors, whichever httpx this huggingface_hub uses, and the sockets' own.
         if isinstance(known, (hub_errors.HTTPError, ConnectionError, TimeoutError)):
-            cause = _in_one_line(known) or type(known).__name__
+            cause = in_one_line(known) or type(known).__name__
             return Diagnosis(
                 f"the connection to the Hub failed ({cause})", f"Check the network. {RUN_AGAIN}", is_transient=True
             )
     if isinstance(error, (ValueError, OSError)):
-        return Diagnosis(_in_one_line(error), RUN_AGAIN)
-    told = f"{type(chain[-1]).__name__}: {_in_one_line(chain[-1])}"
+        return Diagnosis(in_one_line(error), RUN_AGAIN)
+    told = f"{type(chain[-1]).__name__}: {in_one_line(chain[-1])}"
     return Diagnosis(f"huggingface_hub did not understand the Hub's answer ({told})", RUN_AGAIN)
 
 
@@ -119,12 +121,15 @@ def _describe(error: hub_errors.HfHubHTTPError) -> str:
     response = error.response
     told = response.headers.get("X-Error-Message") or error.server_message
     reason = " ".join(str(part) for part in (response.status_code, response.reason_phrase) if part)
-    told = f" ({told.strip()})" if told and told.strip() != response.reason_phrase else ""
+    told = f" ({in_one_line(told)})" if told and told.strip() != response.reason_phrase else ""
     return f"the Hub answered {reason}{told} to {response.request.method} {response.request.url.path}"
 
 
-def _in_one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
+def in_one_line(told: object) -> str:
+    """A value or an error as text in one line, of which too long a one loses its middle."""
+    line = " ".join(str(told).split())
+    half = LONGEST_LINE // 2
+    return line if len(line) <= LONGEST_LINE else f"{line[:half]}…{line[-half:]}"
 
 
 def _retry_after(error: hub_errors.HfHubHTTPError) -> float | None:

@@ -1,6 +1,7 @@
 """A file of the published repository: where it comes from, and what it is compared by."""
 
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -140,6 +141,11 @@ def readable_size(num_bytes: int) -> str:
     while size >= 999.5 and unit != "TB":
         size, unit = size / 1000, next(units)
     return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
+
+
+def as_json(values: dict[str, Any]) -> bytes:
+    """As transformers writes it."""
+    return (json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
 def _git_hash(size: int, read_into: Callable[[Callable[[bytes], Any]], Any]) -> str:

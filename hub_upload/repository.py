@@ -1,10 +1,9 @@
 """Which files the repository of a variant consists of."""
 
-import json
 from typing import Any
 
 from .base import Base
-from .files import File, GeneratedFile
+from .files import File, GeneratedFile, as_json
 from .package_code import CODE_OF_CONFIG, CODE_OF_PROCESSOR, package_code
 from .variants import Variant
 
@@ -19,7 +18,7 @@ def description_files(base: Base, variant: Variant) -> list[GeneratedFile]:
     """The two configs and the code: all that is needed to load the variant without weights."""
     configs = {"config.json": model_config(base, variant), "processor_config.json": processor_config(base, variant)}
     code = [GeneratedFile(name, content) for name, content in package_code().items()]
-    return [*(GeneratedFile(name, _as_json(values)) for name, values in configs.items()), *code]
+    return [*(GeneratedFile(name, as_json(values)) for name, values in configs.items()), *code]
 
 
 def model_config(base: Base, variant: Variant) -> dict[str, Any]:
@@ -63,8 +62,3 @@ def _patches_per_frame(config: dict[str, Any]) -> dict[str, int]:
     if "image_size" not in vision or "patch_size" not in vision:
         return {}
     return {"num_image_tokens": (vision["image_size"] // vision["patch_size"]) ** 2}
-
-
-def _as_json(values: dict[str, Any]) -> bytes:
-    """As transformers writes it."""
-    return (json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()

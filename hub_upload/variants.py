@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from .errors import PushError
+from .errors import PushError, in_one_line
 from .package_code import aot_defaults
 
 # An installation has the folder inside this package, a checkout beside it.
@@ -56,12 +56,14 @@ def read_variant(file: Path) -> Variant:
     known = ["base_model", "num_frames", *aot_defaults()]
     for name in values:
         if name not in known:
-            raise PushError(f"{file}: there is no field {name!r}. {_suggestion(name, known)}")
+            raise PushError(f"{file}: there is no field {in_one_line(repr(name))}. {_suggestion(name, known)}")
     base_model, num_frames = values.pop("base_model", None), values.pop("num_frames", None)
     if not isinstance(base_model, str) or not re.fullmatch(r"[\w.-]+/[\w.-]+", base_model):
-        raise PushError(f"{file}: `base_model` is {base_model!r}, but it must be a Hub ID, `owner/name`.")
+        raise PushError(
+            f"{file}: `base_model` is {in_one_line(repr(base_model))}, but it must be a Hub ID, `owner/name`."
+        )
     if not isinstance(num_frames, int) or isinstance(num_frames, bool) or num_frames < 1:
-        raise PushError(f"{file}: `num_frames` is {num_frames!r}, but it must be an integer from 1.")
+        raise PushError(f"{file}: `num_frames` is {in_one_line(repr(num_frames))}, but it must be an integer from 1.")
     if not re.fullmatch(r"\w[\w.-]*", file.stem) or file.stem == "main":
         raise PushError(f"{file}: its name becomes a branch, so use letters, digits, `-`, `_` and `.`; not `main`.")
     return Variant(file.stem, base_model, num_frames, {**aot_defaults(), **values})

@@ -5,6 +5,8 @@ from typing import Any
 
 from transformers import LlavaOnevisionConfig
 
+from .error_texts import show
+from .plain_numbers import is_integer, is_number, plain
 from .token_budget import pooled_grid_size
 
 
@@ -157,6 +159,11 @@ class AOTLlavaOnevisionConfig(LlavaOnevisionConfig):
         """Whether the number of video tokens depends on the number of frames alone, not on the video."""
         return self.recipe == "paper" and self.temporal_threshold is None
 
+    def to_dict(self) -> dict[str, Any]:
+        """Like the parent's, with NumPy's numbers as Python's, which can be saved."""
+        values = super().to_dict()
+        return {name: plain(value) if name in AOT_FIELDS else value for name, value in values.items()}
+
     def validate(self) -> None:
         super().validate()
         self.validate_aot()
@@ -275,16 +282,15 @@ _INTEGERS_FROM = {"sinkhorn_iterations": 1, "num_clips": 1, "anchor_seed": 0}
 
 def _require(condition: bool, field: str, value: Any, allowed: str) -> None:
     if not condition:
-        raise ValueError(f"`{field}` is {value!r}, but it must be {allowed}.")
+        raise ValueError(f"`{field}` is {show(value)}, but it must be {allowed}.")
 
 
 def _is_number_within(value: Any, low: float, high: float) -> bool:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return is_number and math.isfinite(value) and low <= value <= high
+    return is_number(value) and math.isfinite(value) and low <= value <= high
 
 
 def _is_integer_within(value: Any, low: int, high: float = math.inf) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+    return is_integer(value) and low <= value <= high
 
 
 AOTLlavaOnevisionConfig.register_for_auto_class()

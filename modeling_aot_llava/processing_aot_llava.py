@@ -1,14 +1,25 @@
 """A LLaVA-OneVision processor that writes as many video placeholders as AOT keeps tokens."""
 
 import math
+import numbers
+import os
 from typing import Any
 
 from transformers import LlavaOnevisionProcessor
 from transformers.processing_utils import MultiModalData, ProcessingKwargs, VideosKwargs
+from transformers.utils import logging
 from transformers.video_utils import VideoInput, make_batched_videos
 
+from .error_texts import show
+from .plain_numbers import plain
 from .token_budget import check_num_clips, check_retention_ratio, count_video_tokens, pooled_grid_size
 from .video_reading import read_video
+from .video_sources import Source, is_source
+
+logger = logging.get_logger(__name__)
+
+# The settings that are this processor's own, and none of its tokenizer's or its video processor's.
+SETTINGS = ("retention_ratio", "num_clips", "num_frames")
 
 
 class AOTLlavaOnevisionVideosKwargs(VideosKwargs, total=False):
@@ -18,6 +29,8 @@ class AOTLlavaOnevisionVideosKwargs(VideosKwargs, total=False):
     """
 
     retention_ratio: Any
+    num_frames: numbers.Integral | None
+    fps: numbers.Real | None
 
 
 class AOTLlavaOnevisionProcessorKwargs(ProcessingKwargs, total=False):
@@ -35,7 +48,9 @@ class AOTLlavaOnevisionProcessor(LlavaOnevisionProcessor):
     - a video gets exactly B + 1 placeholders, B tokens and the newline, where B follows from `retention_ratio`; the
       model keeps as many tokens as the prompt has placeholders for. With `retention_ratio >= 1` it gets all of them,
       which tells the model to use its own config's ratio.
-    - videos given as files are read with PyAV: `num_frames` frames, uniformly from the first to the last.
+    - videos that are not decoded yet are read with PyAV: `num_frames` frames, uniformly from the first to the last.
+      They may be given as all that [`~video_reading.read_video`] takes: path, `file://`, `http(s)://` or `data:`
+      address, bytes, `io.BytesIO`, folder of frame pictures; here and in a conversation alike.
 
     Args:
         image_processor, tokenizer, video_processor, num_image_tokens, vision_feature_select_strategy, chat_template,
@@ -47,7 +62,7 @@ class AOTLlavaOnevisionProcessor(LlavaOnevisionProcessor):
             `num_clips` of the model's config: B is never less than the number of clips.
         num_frames (`int`, *optional*, defaults to 32):
             Frames read from a video file, all of a shorter one; also a keyword of each call, as are `fps` and
-            `do_sample_frames=False` (every frame).
+            `do_sample_frames=False` (every frame, whatever `num_frames` and `fps` say).
     """
 
     valid_processor_kwargs = AOTLlavaOnevisionProcessorKwargs
@@ -83,9 +98,32 @@ class AOTLlavaOnevisionProcessor(LlavaOnevisionProcessor):
             vision_aspect_ratio=vision_aspect_ratio,
             **kwargs,
         )
+        for name in SETTINGS:
+            # Folders that were saved by earlier versions have them here, where they would overrule the processor's.
+            self.tokenizer.init_kwargs.pop(name, None)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args, **kwargs):
+        """Like the parent's, but the settings of this class reach this class alone."""
+        settings = {name: kwargs.pop(name) for name in SETTINGS if name in kwargs}
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        processor = loaded[0] if isinstance(loaded, tuple) else loaded  # with `return_unused_kwargs=True`
+        for name, value in settings.items():
+            setattr(processor, name, value)
+        return loaded
+
+    def to_dict(self) -> dict[str, Any]:
+        """Like the parent's, with NumPy's numbers as Python's, which can be saved."""
+        values = super().to_dict()
+        return {**values, **{name: plain(values[name]) for name in SETTINGS}}
+
+    def prepare_inputs_layout(self, images=None, text=None, videos: VideoInput | None = None, **kwargs):
+        """Like the parent's; what is yet to be read gets the form that the parent's checks let pass."""
+        return super().prepare_inputs_layout(images=images, text=text, videos=_as_strings(videos), **kwargs)
 
     def _process_videos(self, videos: VideoInput, retention_ratio: float | None = None, **kwargs):
         self._count_placeholders(1, retention_ratio)  # raises before any video is read
+        kwargs = {name: plain(value) if name in ("num_frames", "fps") else value for name, value in kwargs.items()}
         num_videos = len(make_batched_videos(videos))
         videos, kwargs = self._read_video_files(videos, kwargs)
         processed_videos = self.video_processor(videos, **kwargs)
@@ -122,21 +160,53 @@ class AOTLlavaOnevisionProcessor(LlavaOnevisionProcessor):
     def _read_video_files(self, videos: VideoInput, kwargs: dict[str, Any]) -> tuple[VideoInput, dict[str, Any]]:
         # Frames that the caller has already decoded are the parent's business, and so are lists of picture files.
         flat = make_batched_videos(videos)
-        if not any(_is_file(video) for video in flat):
+        if not any(isinstance(video, str) for video in flat):
             return videos, kwargs
-        if not all(_is_file(video) for video in flat):
+        if not all(isinstance(video, str) for video in flat):
             raise ValueError("Some videos of the call are files and some are decoded frames: pass one or the other.")
-        num_frames, fps = kwargs.pop("num_frames", None), kwargs.pop("fps", None)
-        sample_frames = kwargs.pop("do_sample_frames", None) is not False
-        if sample_frames and num_frames is None and fps is None:
-            num_frames = self.num_frames
-        kwargs.pop("video_metadata", None)
-        frames, metadata = zip(*(read_video(video, num_frames, fps) for video in flat))
-        return list(frames), {**kwargs, "video_metadata": list(metadata), "do_sample_frames": False}
+        num_frames, fps = self._sampling_of_files(kwargs)
+        frames, metadata = zip(*(read_video(_source_of(video), num_frames, fps) for video in flat))
+        options = {name: value for name, value in kwargs.items() if name not in ("num_frames", "fps")}
+        return list(frames), {**options, "video_metadata": list(metadata), "do_sample_frames": False}
+
+    def _sampling_of_files(self, kwargs: dict[str, Any]) -> tuple[int | None, float | None]:
+        """`num_frames` and `fps` for `read_video`; says which options of the call have no effect."""
+        num_frames, fps = kwargs.get("num_frames"), kwargs.get("fps")
+        if kwargs.get("video_metadata") is not None:
+            logger.warning_once("`video_metadata` is ignored: the videos are files, which are read for it.")
+        if kwargs.get("do_sample_frames") is not False:
+            return (self.num_frames, None) if num_frames is None and fps is None else (num_frames, fps)
+        for name, value in (("num_frames", num_frames), ("fps", fps)):
+            if value is not None:
+                logger.warning_once(f"`{name}={show(value)}` is ignored: `do_sample_frames=False` reads every frame.")
+        return None, None
 
 
-def _is_file(video: Any) -> bool:
-    return isinstance(video, str)
+class _UnreadVideo(str):
+    """A video that is yet to be read, in the guise of the only type that transformers lets pass for one."""
+
+    __slots__ = ("source",)
+
+
+def _as_strings(videos: Any) -> Any:
+    """The same, nested as it was, with a string for each path and for each file in memory."""
+    if isinstance(videos, (list, tuple)):
+        return type(videos)(map(_as_strings, videos)) if any(map(_holds_source, videos)) else videos
+    if not is_source(videos) or isinstance(videos, str):
+        return videos
+    if isinstance(videos, os.PathLike):
+        return os.fsdecode(videos)
+    unread = _UnreadVideo()
+    unread.source = videos
+    return unread
+
+
+def _holds_source(videos: Any) -> bool:
+    return any(map(_holds_source, videos)) if isinstance(videos, (list, tuple)) else is_source(videos)
+
+
+def _source_of(video: str) -> Source:
+    return video.source if isinstance(video, _UnreadVideo) else video
 
 
 AOTLlavaOnevisionProcessor.register_for_auto_class("AutoProcessor")

@@ -8,6 +8,9 @@ any pixel is seen, and nothing downstream has to know that tokens were reduced.
 import math
 from dataclasses import dataclass
 
+from .error_texts import show
+from .plain_numbers import is_integer, is_number
+
 # Sec. 7: anchors a frame at each retention ratio, on a 27 x 27 patch grid, by the base model's pooling: bilinear is
 # LLaVA-OneVision with 32 frames, average is LLaVA-Video with 64.
 PAPER_PATCHES = 729
@@ -108,17 +111,17 @@ def count_video_tokens(num_frames: int, retention_ratio: float, tokens_per_frame
 
 def check_retention_ratio(retention_ratio: float) -> None:
     """Raises `ValueError` unless the ratio is a number above 0; 1 or more means all tokens."""
-    is_number = isinstance(retention_ratio, (int, float)) and not isinstance(retention_ratio, bool)
-    if not is_number or not 0 < retention_ratio < math.inf:
+    if not is_number(retention_ratio) or not 0 < retention_ratio < math.inf:
         raise ValueError(
-            f"`retention_ratio` is {retention_ratio!r}, but it must be a number above 0 (1 or more keeps all tokens)."
+            f"`retention_ratio` is {show(retention_ratio)}, but it must be a number above 0 (1 or more keeps all "
+            "tokens)."
         )
 
 
 def check_num_clips(num_clips: int) -> None:
     """Raises `ValueError` unless it is an integer from 1."""
-    if not isinstance(num_clips, int) or isinstance(num_clips, bool) or num_clips < 1:
-        raise ValueError(f"`num_clips` is {num_clips!r}, but it must be an integer from 1.")
+    if not is_integer(num_clips) or num_clips < 1:
+        raise ValueError(f"`num_clips` is {show(num_clips)}, but it must be an integer from 1.")
 
 
 def count_clips(num_frames: int, num_clips: int) -> int:

@@ -14,6 +14,7 @@ from modeling_aot_llava import (
 )
 from modeling_aot_llava.video_reading import read_video
 
+from ..arguments import name_of_video
 from .token_map import FrameMap, map_frames
 
 # No drawing shows a frame larger than this, in pixels.
@@ -45,7 +46,7 @@ class CompressedVideo:
 def compress(
     model: AOTLlavaOnevisionForConditionalGeneration,
     processor: AOTLlavaOnevisionProcessor,
-    video: Path,
+    video: str | Path,
     num_frames: int | None,
 ) -> CompressedVideo:
     """Samples the video's frames and runs vision tower and AOT on them.
@@ -73,7 +74,7 @@ def compress(
             inputs["pixel_values_videos"].to(model.device, model.dtype), kept_video_tokens=[num_tokens]
         )
     return CompressedVideo(
-        name=video.name,
+        name=name_of_video(str(video)),
         pictures=[_seen_part(frame, model.config) for frame in frames],
         frames=map_frames(compressed, model.config),
         clip_lengths=compressed.clip_lengths,

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from PIL import Image
 from random_checkpoint import random_model, random_tokenizer, save_random_checkpoint
 from transformers import LlavaOnevisionForConditionalGeneration, LlavaOnevisionProcessor
 from typer.testing import CliRunner
@@ -160,6 +161,28 @@ def test_a_file_that_is_no_video_is_named(kind, tmp_path):
     whole = MINI_CLIP.read_bytes()
     video.write_bytes({"empty": b"", "text": b"not a video", "truncated": whole[: len(whole) // 2]}[kind])
     assert_one_line(run(video), 1, str(video))
+
+
+def test_a_folder_of_pictures_is_a_video(tmp_path):
+    for number in range(2):
+        Image.new("RGB", (40, 40), (100 * number, 0, 0)).save(tmp_path / f"{number}.png")
+    result = run(tmp_path, "--max-new-tokens", 1)
+    assert result.exit_code == 0, result.output
+    assert video_tokens(result.stderr)[0] == 2 * 196
+
+
+@pytest.mark.parametrize(
+    ("video", "parts"),
+    [
+        ("http://127.0.0.1:9/clip.mp4", ["http://127.0.0.1:9/clip.mp4 cannot be downloaded", "check the address"]),
+        ("data:video/mp4;base64," + "A" * 20_000, ["data:video/mp4;base64,A", "cannot be read as a video"]),
+        ("file:///missing/clip.mp4", ["file:///missing/clip.mp4 does not exist: check the path"]),
+    ],
+)
+def test_an_address_that_cannot_be_read_is_one_short_line(video, parts):
+    result = run(video)
+    assert_one_line(result, 1, *parts)
+    assert max(map(len, result.stderr.splitlines())) < 400
 
 
 def test_damaged_weights_are_one_line(tmp_path):

@@ -910,6 +910,20 @@ def test_a_dry_run_writes_no_folder(base_folder, tmp_path, no_loading):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_tokenizer_config_with_settings_of_aot_is_repaired(tmp_path, no_loading):
+    """Earlier versions of the processor wrote them there, where they overrule the variant's."""
+    base, output = tmp_path / "base", tmp_path / "variant"
+    model = random_model(AOTLlavaOnevisionForConditionalGeneration)
+    model.save_pretrained(base)
+    random_processor(AOTLlavaOnevisionProcessor, model.config).save_pretrained(base)
+    sound = json.loads((base / "tokenizer_config.json").read_text())
+    (base / "tokenizer_config.json").write_text(json.dumps({**sound, "retention_ratio": 0.1, "num_frames": 8}))
+    assert_pushed(run("--base", base, "--variant", TWENTY, "--output", output))
+    assert json.loads((output / "tokenizer_config.json").read_text()) == sound
+    processor = AOTLlavaOnevisionProcessor.from_pretrained(output)
+    assert (processor.retention_ratio, processor.num_frames) == (0.2, 32)
+
+
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
 def test_an_interrupted_folder_leaves_nothing(error, base_folder, tmp_path, no_loading, monkeypatch):
     def fail(*_):

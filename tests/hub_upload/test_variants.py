@@ -183,6 +183,13 @@ def test_a_wrong_value_is_named(fields, message, write):
         read_variant(write(**fields))
 
 
+@pytest.mark.parametrize("fields", [{"base_model": "a" * 10_000}, {"num_frames": [1] * 10_000}, {"a" * 10_000: 1}])
+def test_a_long_value_is_shown_in_short(fields, write):
+    with pytest.raises(PushError, match=r"mine\.json: .*…") as error:
+        read_variant(write(**fields))
+    assert len(str(error.value)) < 1500
+
+
 @pytest.mark.parametrize(("text", "message"), [("{", "is not JSON"), ("[]", "holds a list"), ("\xff", "is not JSON")])
 def test_a_file_that_is_no_object_is_named(text, message, write):
     with pytest.raises(PushError, match=rf"mine.json {message}"):

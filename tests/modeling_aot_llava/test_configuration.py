@@ -6,6 +6,7 @@ import logging
 import math
 import re
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -454,3 +455,24 @@ def test_the_processor_takes_the_ratio_too(tmp_path, small_model):
     random_processor(AOTLlavaOnevisionProcessor, small_model.config).save_pretrained(tmp_path)
     assert AOTLlavaOnevisionProcessor.from_pretrained(tmp_path, retention_ratio=0.2).retention_ratio == 0.2
     assert AOTLlavaOnevisionProcessor.from_pretrained(tmp_path).retention_ratio == 0.1
+
+
+NUMPY_FIELDS = {"retention_ratio": np.float32(0.5), "sinkhorn_epsilon": np.float64(0.2), "num_clips": np.int64(4)}
+
+
+def test_numpys_numbers_are_numbers(tmp_path):
+    config = AOTLlavaOnevisionConfig(**NUMPY_FIELDS, num_anchors=np.int32(100), anchor_seed=np.uint8(3))
+    config.validate_aot()
+    config.save_pretrained(tmp_path)
+    loaded = AOTLlavaOnevisionConfig.from_pretrained(tmp_path)
+    fields = ("retention_ratio", "sinkhorn_epsilon", "num_clips", "num_anchors", "anchor_seed")
+    assert [getattr(loaded, name) for name in fields] == [0.5, 0.2, 4, 100, 3]
+    assert plan_token_budget(config, 32) == plan_token_budget(loaded, 32)
+
+
+@pytest.mark.parametrize("value", [np.bool_(True), np.array([0.5]), np.zeros((1000, 1000)), "0.5" * 1000])
+def test_what_is_no_number_is_shown_in_one_line(value):
+    with pytest.raises(ValueError, match="`retention_ratio` is") as error:
+        AOTLlavaOnevisionConfig(retention_ratio=value)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 300

@@ -1,6 +1,7 @@
 """The processor: B + 1 placeholders a video, whatever form the video comes in, and else the stock processor."""
 
 import copy
+import functools
 import json
 import math
 
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from random_checkpoint import random_config, random_processor
-from transformers import LlavaOnevisionConfig, LlavaOnevisionProcessor
+from transformers import AutoProcessor, LlavaOnevisionConfig, LlavaOnevisionProcessor
 from transformers.video_utils import VideoMetadata
 
 from modeling_aot_llava import AOTLlavaOnevisionConfig, AOTLlavaOnevisionProcessor
@@ -463,6 +464,53 @@ def test_from_pretrained_takes_the_settings_as_keywords(tmp_path):
     loaded = AOTLlavaOnevisionProcessor.from_pretrained(tmp_path, retention_ratio=0.2, num_clips=4, num_frames=16)
     assert (loaded.retention_ratio, loaded.num_clips, loaded.num_frames) == (0.2, 4, 16)
     assert AOTLlavaOnevisionProcessor.from_pretrained(tmp_path).retention_ratio == 0.1
+
+
+SETTINGS = {"retention_ratio": 0.2, "num_clips": 4, "num_frames": 16}
+
+
+@pytest.mark.parametrize("load", [AOTLlavaOnevisionProcessor.from_pretrained, None], ids=["class", "AutoProcessor"])
+def test_the_settings_reach_the_processor_alone(load, tmp_path):
+    random_processor(AOTLlavaOnevisionProcessor, CONFIG).save_pretrained(tmp_path / "saved")
+    load = load or functools.partial(AutoProcessor.from_pretrained, trust_remote_code=True)
+    loaded, plain = load(tmp_path / "saved", **SETTINGS), load(tmp_path / "saved")
+    assert {name: getattr(loaded, name) for name in SETTINGS} == SETTINGS
+    assert not SETTINGS.keys() & loaded.tokenizer.init_kwargs.keys()
+    assert loaded.video_processor.to_dict() == plain.video_processor.to_dict()
+    loaded.save_pretrained(tmp_path / "again")
+    for name in ("saved", "again"):
+        assert not SETTINGS.keys() & json.loads((tmp_path / name / "tokenizer_config.json").read_text()).keys()
+    loaded.retention_ratio = 0.5
+    assert placeholders(loaded, loaded(text="<video>", videos=[frames()])) == [64 + 1]
+
+
+def test_a_folder_with_settings_among_the_tokenizers_loads_right(tmp_path):
+    """Earlier versions wrote them there, and obeyed them rather than the processor's own."""
+    random_processor(AOTLlavaOnevisionProcessor, CONFIG).save_pretrained(tmp_path)
+    tokenizer_file, processor_file = tmp_path / "tokenizer_config.json", tmp_path / "processor_config.json"
+    tokenizer_file.write_text(json.dumps({**json.loads(tokenizer_file.read_text()), **SETTINGS}))
+    processor_file.write_text(json.dumps({**json.loads(processor_file.read_text()), "retention_ratio": 0.5}))
+    loaded = AOTLlavaOnevisionProcessor.from_pretrained(tmp_path)
+    assert (loaded.retention_ratio, loaded.num_clips, loaded.num_frames) == (0.5, 8, 32)
+    assert placeholders(loaded, loaded(text="<video>", videos=[frames()])) == [64 + 1]
+    loaded.save_pretrained(tmp_path)
+    assert not SETTINGS.keys() & json.loads(tokenizer_file.read_text()).keys()
+
+
+def test_numpys_numbers_are_settings(tmp_path):
+    processor = random_processor(AOTLlavaOnevisionProcessor, CONFIG)
+    processor.retention_ratio, processor.num_clips, processor.num_frames = np.float64(0.5), np.int64(4), np.int32(16)
+    assert placeholders(processor, processor(text="<video>", videos=[frames()])) == [64 + 1]
+    processor.save_pretrained(tmp_path)
+    loaded = AOTLlavaOnevisionProcessor.from_pretrained(tmp_path)
+    assert (loaded.retention_ratio, loaded.num_clips, loaded.num_frames) == (0.5, 4, 16)
+
+
+def test_a_wrong_value_is_shown_in_one_line(processor):
+    with pytest.raises(ValueError, match="`retention_ratio` is") as error:
+        processor(text="<video>", videos=[frames()], retention_ratio=np.zeros((100, 100)))
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 300
 
 
 def in_files_of_2024(folder):
