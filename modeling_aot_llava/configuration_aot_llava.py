@@ -6,6 +6,7 @@ from typing import Any
 from transformers import LlavaOnevisionConfig
 
 from .error_texts import show
+from .llava_video_checkpoint import config_of_original, is_original
 from .plain_numbers import is_integer, is_number, plain
 from .token_budget import pooled_grid_size
 
@@ -127,8 +128,13 @@ class AOTLlavaOnevisionConfig(LlavaOnevisionConfig):
 
     @classmethod
     def get_config_dict(cls, pretrained_model_name_or_path, **kwargs):
-        """Reads a config file; a stock LLaVA-OneVision config is welcome as the base of an AOT config."""
+        """Reads a config file; a stock LLaVA-OneVision config is welcome as the base of an AOT config.
+
+        And so is the flat config of an original LLaVA-Video checkpoint.
+        """
         config_dict, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        if is_original(config_dict):
+            return {**config_of_original(config_dict), "model_type": cls.model_type}, kwargs
         if config_dict.get("model_type") == LlavaOnevisionConfig.model_type:
             config_dict["model_type"] = cls.model_type
         return config_dict, kwargs

@@ -18,12 +18,14 @@ from transformers import (
     LlavaOnevisionPreTrainedModel,
 )
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping, register_checkpoint_conversion_mapping
+from transformers.core_model_loading import WeightRenaming
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import ModelOutput, logging
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_aot_llava import AOT_FIELDS, AOTLlavaOnevisionConfig
 from .conversation_cache import count_cached_columns, find_caches, mark_as_fitted
+from .llava_video_checkpoint import KEY_RENAMINGS
 from .prompt_layout import PlaceholderSpan, Prompt, find_placeholder_spans
 from .spatial_pooling import insert_newlines, pool_grid
 from .spatiotemporal_pruning import VideoTokens, add_newlines
@@ -395,12 +397,19 @@ def _flat(mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None):
 
 
 # transformers converts the keys of older LLaVA-OneVision checkpoints for its own classes only, unless asked. What is
-# asked for the model type also serves the stock class on a checkpoint that was saved here.
-for custom_name, stock_name in (
-    (AOTLlavaOnevisionConfig.model_type, LlavaOnevisionForConditionalGeneration.config_class.model_type),
-    (AOTLlavaOnevisionModel.__name__, LlavaOnevisionModel.__name__),
+# asked for the model type also serves the stock class on a checkpoint that was saved here. Before these stand the
+# names of LLaVA-NeXT, which the original LLaVA-Video checkpoints have.
+_OF_LLAVA_NEXT = [WeightRenaming(source, target) for source, target in KEY_RENAMINGS.items()]
+for custom_name, stock_name, before in (
+    (
+        AOTLlavaOnevisionConfig.model_type,
+        LlavaOnevisionForConditionalGeneration.config_class.model_type,
+        _OF_LLAVA_NEXT,
+    ),
+    (AOTLlavaOnevisionModel.__name__, LlavaOnevisionModel.__name__, []),
 ):
-    register_checkpoint_conversion_mapping(custom_name, get_checkpoint_conversion_mapping(stock_name), overwrite=True)
+    mapping = [*before, *get_checkpoint_conversion_mapping(stock_name)]
+    register_checkpoint_conversion_mapping(custom_name, mapping, overwrite=True)
 
 AOTLlavaOnevisionModel.register_for_auto_class("AutoModel")
 AOTLlavaOnevisionForConditionalGeneration.register_for_auto_class("AutoModelForImageTextToText")
