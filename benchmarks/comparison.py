@@ -2,17 +2,20 @@
 
 import statistics
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 
+from modeling_aot_llava import fused_kernels
 from modeling_aot_llava.token_budget import plan_token_budget
 
 from .cost import count_flops
 from .measure import measure_first_token, measure_language_model
+from .preparation import measure_preparation
 from .shapes import TEXT_TOKENS, count_all_video_tokens, make_prompt, random_videos
 from .stages import ATTENTION_CAPTURE, CompressionInputs, measure_stages, measure_vision_tower
 
@@ -29,6 +32,7 @@ class Contender:
     model: nn.Module
     retention_ratio: float | None
     num_video_tokens: int
+    has_kernels: bool = True
     samples: list[dict[str, float]] = field(default_factory=list)
     stage_samples: list[dict[str, float]] = field(default_factory=list)
     out_of_memory: bool = False
@@ -43,10 +47,16 @@ class Contender:
         """Whether AOT has something to do."""
         return self.retention_ratio is not None and self.retention_ratio < 1
 
-    def activate(self) -> None:
-        """Sets the ratio of the one AOT model that all ratios share."""
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Sets the ratio of the one AOT model that all ratios share, and whether it may use its kernels."""
         if self.retention_ratio is not None:
             self.model.config.retention_ratio = self.retention_ratio
+        if self.has_kernels:
+            yield
+        else:
+            with patch.object(fused_kernels, "can_run_kernels", return_value=False):
+                yield
 
 
 class Comparison:
@@ -56,13 +66,14 @@ class Comparison:
         self._stock, self._aot, self._options, self._step = stock, aot, options, step
         self._weight = aot.model.image_newline
         self._warm_up_rounds = 1 if self._weight.is_cuda else 0
-        self._towers: dict[int, tuple[list[dict[str, float]], CompressionInputs]] = {}
+        self._preparations: dict[int, dict[str, Any]] = {}
+        self._towers: dict[tuple[int, bool], tuple[list[dict[str, float]], CompressionInputs]] = {}
 
     @property
     def num_steps(self) -> int:
         """How often `step` will be entered."""
         rounds = self._warm_up_rounds + self._options.repeats
-        steps_of_a_video = rounds * (1 + len(self._options.ratios)) + 1
+        steps_of_a_video = rounds * len(self._contenders(num_frames=1)) + 1
         return len(self._options.batch) * len(self._options.frames) * steps_of_a_video + len(self._stage_frames)
 
     def run(self) -> Iterator[list[dict[str, Any]]]:
@@ -83,8 +94,8 @@ class Comparison:
 
     def _warm_up(self) -> None:
         for contender in self._contenders(num_frames=1):
-            contender.activate()
-            measure_first_token(contender.model, self._prompt(contender, self._videos(1, 1)))
+            with contender.active():
+                measure_first_token(contender.model, self._prompt(contender, self._videos(1, 1)))
             if contender.is_compressed:
                 return
 
@@ -95,11 +106,14 @@ class Comparison:
             for contender in contenders:
                 with self._step(f"{_name(contender)}, {num_frames} frames, batch {batch}"):
                     self._measure(contender, videos, keep=round_ >= 0)
+        if self._options.profile:
+            self._profile(contenders[-1], videos)
         del videos
         with self._step(f"stages, {num_frames} frames, batch {batch}"):
             tower = self._measure_stages([each for each in contenders if each.samples], batch, num_frames)
+        preparation = self._measure_preparation(num_frames)
         return [
-            self._describe(contender, contenders[0], tower, batch=batch, num_frames=num_frames)
+            {**self._describe(contender, contenders[0], tower, batch=batch, num_frames=num_frames), **preparation}
             for contender in contenders
         ]
 
@@ -117,17 +131,19 @@ class Comparison:
         contenders = [Contender(self._stock, None, count_all_video_tokens(self._aot.config, num_frames))]
         for ratio in self._options.ratios:
             contender = Contender(self._aot, ratio, 0)
-            contender.activate()
-            contender.num_video_tokens = plan_token_budget(self._aot.config, num_frames).num_video_tokens
+            with contender.active():
+                contender.num_video_tokens = plan_token_budget(self._aot.config, num_frames).num_video_tokens
+            if contender.is_compressed and self._weight.is_cuda:
+                contenders.append(Contender(self._aot, ratio, contender.num_video_tokens, has_kernels=False))
             contenders.append(contender)
         return contenders
 
     def _measure(self, contender: Contender, videos: Tensor, keep: bool) -> None:
         if contender.out_of_memory:
             return
-        contender.activate()
         try:
-            sample = measure_first_token(contender.model, self._prompt(contender, videos))
+            with contender.active():
+                sample = measure_first_token(contender.model, self._prompt(contender, videos))
             sample |= measure_language_model(
                 contender.model, contender.num_tokens, len(videos), self._options.decode_tokens
             )
@@ -143,16 +159,17 @@ class Comparison:
         if not compressed:
             return None
         tower_frames = min(num_frames, self._options.tower_frames or (num_frames if self._weight.is_cuda else 2))
-        tower_samples, inputs = self._tower(tower_frames)
-        inputs = inputs.to(self._weight.device).with_frames(num_frames)
         scale = batch * num_frames / tower_frames  # a tower's frames have nothing to do with each other
-        for tower_sample in tower_samples:
-            for contender in compressed:
-                contender.activate()
-                stages = measure_stages(self._aot.config, inputs, contender.num_video_tokens, batch)
+        for contender in compressed:
+            samples, inputs = self._tower(tower_frames, contender)
+            inputs = inputs.to(self._weight.device).with_frames(num_frames)
+            for tower_sample in samples:
+                with contender.active():
+                    stages = measure_stages(self._aot.config, inputs, contender.num_video_tokens, batch)
                 capture = tower_sample["capture"] * scale
                 together = capture + stages["after projector"]
                 contender.stage_samples.append({ATTENTION_CAPTURE: capture, **stages, TOGETHER: together})
+        tower_samples, _ = self._tower(tower_frames, compressed[0])
         return {
             "frames": tower_frames,
             "seconds_of_all_frames": median(tower_samples, "alone") * scale,
@@ -161,12 +178,29 @@ class Comparison:
             "share_of_capture": median(tower_samples, "capture") / median(tower_samples, "alone"),
         }
 
-    def _tower(self, num_frames: int) -> tuple[list[dict[str, float]], CompressionInputs]:
-        if num_frames not in self._towers:
+    def _measure_preparation(self, num_frames: int) -> dict[str, Any]:
+        # One video's; it is the same for stock and AOT.
+        if num_frames not in self._preparations:
+            side = self._aot.config.vision_config.image_size
+            samples = measure_preparation(num_frames, side, self._options.repeats)
+            self._preparations[num_frames] = {"preparation": {name: summarise(samples, name) for name in samples[0]}}
+        return self._preparations[num_frames]
+
+    def _profile(self, contender: Contender, videos: Tensor) -> None:
+        file = self._options.output / f"trace-{videos.shape[1]}-frames-batch-{len(videos)}.json"
+        prompt = self._prompt(contender, videos)
+        with contender.active(), torch.profiler.profile() as profile:
+            contender.model.generate(**prompt, max_new_tokens=1)
+        profile.export_chrome_trace(str(file))
+
+    def _tower(self, num_frames: int, contender: Contender) -> tuple[list[dict[str, float]], CompressionInputs]:
+        key = num_frames, contender.has_kernels
+        if key not in self._towers:
             pixels = self._videos(1, num_frames)[0]
-            runs = [measure_vision_tower(self._aot, pixels) for _ in range(self._options.repeats)]
-            self._towers[num_frames] = [sample for sample, _ in runs], runs[-1][1].to("cpu")
-        return self._towers[num_frames]
+            with contender.active():
+                runs = [measure_vision_tower(self._aot, pixels) for _ in range(self._options.repeats)]
+            self._towers[key] = [sample for sample, _ in runs], runs[-1][1].to("cpu")
+        return self._towers[key]
 
     def _describe(
         self, contender: Contender, stock: Contender, tower: dict[str, Any] | None, *, batch: int, num_frames: int
@@ -186,6 +220,7 @@ class Comparison:
             "batch": batch,
             "frames": num_frames,
             "retention_ratio": contender.retention_ratio,
+            "eager": not contender.has_kernels,
             "video_tokens": contender.num_video_tokens,
             "prompt_tokens": contender.num_tokens,
             "flops": flops,
@@ -249,4 +284,6 @@ def _describe_stages(contender: Contender, stock: Contender, tower: dict[str, An
 
 
 def _name(contender: Contender) -> str:
-    return "stock" if contender.retention_ratio is None else f"AOT {contender.retention_ratio:.0%}"
+    if contender.retention_ratio is None:
+        return "stock"
+    return f"AOT {contender.retention_ratio:.0%}" + ("" if contender.has_kernels else ", eager")

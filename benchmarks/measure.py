@@ -12,16 +12,21 @@ import psutil
 import torch
 from torch import nn
 
+from .parts import timed_parts
+from .stopwatch import synchronise
+
 SECONDS_BETWEEN_SAMPLES = 0.002
 
 
 def measure_first_token(model: nn.Module, prompt: dict[str, Any]) -> dict[str, float]:
-    """Time and memory from pixels and ids to the first token of the answer."""
+    """Time and memory from pixels and ids to the first token of the answer, and how the time is divided."""
     device = prompt["input_ids"].device
-    with PeakMemory(device) as memory:
+    with PeakMemory(device) as memory, timed_parts(model, device) as parts:
         elapsed = seconds(lambda: model.generate(**prompt, max_new_tokens=1), device)
     return {
         "first_token_seconds": elapsed,
+        **parts,
+        "rest_seconds": elapsed - sum(parts.values()),
         "peak_memory_bytes": memory.peak,
         "memory_growth_bytes": memory.peak - memory.before,
     }
@@ -55,12 +60,6 @@ def seconds(run: Callable[[], Any], device: torch.device) -> float:
     run()
     synchronise(device)
     return time.perf_counter() - started
-
-
-def synchronise(device: torch.device) -> None:
-    """Waits for the work that was given to a GPU."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 class PeakMemory:

@@ -39,6 +39,9 @@ def parse_options(arguments: list[str] | None, prog: str) -> argparse.Namespace:
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"))
     parser.add_argument("--device", help="cpu, cuda or cuda:N (default: cuda where there is one)")
     parser.add_argument("--output", type=_folder, default=Path("benchmark-results"), help="folder of the results")
+    parser.add_argument(
+        "--profile", action="store_true", help="also write a profiler's trace of AOT up to the first token"
+    )
     parser.add_argument("--no-plot", action="store_true", help="draw nothing: matplotlib is not needed then")
     return parser.parse_args(arguments)
 

@@ -10,6 +10,10 @@ from typing import Any
 import torch
 import transformers
 
+from modeling_aot_llava.fused_kernels import triton
+
+from .parts import PARTS
+
 GIB = 2**30
 COLUMNS = (
     *("batch", "frames", "model", "tokens", "TFLOPs", "first token", "speed-up", "of limit"),
@@ -38,6 +42,7 @@ def make_report(options, num_parameters: int, device: torch.device) -> dict[str,
             "python": platform.python_version(),
             "torch": torch.__version__,
             "transformers": transformers.__version__,
+            "triton": None if triton is None else triton.__version__,
             "cuda": torch.version.cuda if device.type == "cuda" else None,
         },
         "options": {**settings, "device": str(device)},
@@ -59,15 +64,16 @@ def as_text(report: dict[str, Any]) -> str:
     head = (
         f"{options['shape']}, {report['parameters'] / 1e6:,.1f} M parameters, {options['dtype']}, "
         f"{options['device']}: {machine['gpu'] or machine['processor']}, {machine['threads']} threads\n"
-        f"{report['date']}, torch {versions['torch']}, transformers {versions['transformers']}; "
-        f"medians of {options['repeats']}, spread in brackets"
+        f"{report['date']}, torch {versions['torch']}, Triton {versions['triton'] or 'none'}, "
+        f"transformers {versions['transformers']}; medians of {options['repeats']}, spread in brackets"
     )
     rows = [list(COLUMNS), *(_row(case) for case in report["cases"] if _was_run(case))]
     notes = (
         "FLOPs by Eq. 17, vision tower and projector included. Of limit: of the speed-up that these FLOPs allow. "
         "Above weights: peak less what was in use before."
     )
-    return "\n\n".join([head, _table(rows) + "\n" + notes, *_stage_tables(report["cases"])])
+    tables = [_table(rows) + "\n" + notes, *_parts_table(report["cases"]), *_stage_tables(report["cases"])]
+    return "\n\n".join([head, *tables])
 
 
 def _was_run(case: dict[str, Any]) -> bool:
@@ -79,7 +85,7 @@ def _row(case: dict[str, Any]) -> list[str]:
     row = [
         str(case["batch"]),
         str(case["frames"]),
-        "stock" if ratio is None else f"AOT {ratio:.0%}",
+        _name(case),
         str(case["prompt_tokens"]),
         f"{case['flops']['first_token'] / 1e12:.3g}",
     ]
@@ -104,6 +110,24 @@ def _row(case: dict[str, Any]) -> list[str]:
     ]
 
 
+def _parts_table(cases: list[dict[str, Any]]) -> list[str]:
+    measured = [case for case in cases if "rest_seconds" in case]
+    if not measured:
+        return []
+    rows = [["batch", "frames", "model", *PARTS.values(), "first token"]]
+    for case in measured:
+        medians = [case[name]["median"] for name in (*PARTS, "first_token_seconds")]
+        rows.append([str(case["batch"]), str(case["frames"]), _name(case), *map(_duration, medians)])
+    lines = []
+    for frames, preparation in {case["frames"]: case["preparation"] for case in measured}.items():
+        reading, processing = preparation["reading_seconds"], preparation["processing_seconds"]
+        lines.append(
+            f"Before that, on the CPU: a video's {frames} frames are read in {_with_spread(reading)} and made pixel "
+            f"values in {_with_spread(processing)}."
+        )
+    return ["Parts of the time to first token\n" + _table(rows) + "\n" + "\n".join(lines)]
+
+
 def _stage_tables(cases: list[dict[str, Any]]) -> list[str]:
     staged = [case for case in cases if "stages" in case]
     if not staged:
@@ -116,7 +140,7 @@ def _stage_tables(cases: list[dict[str, Any]]) -> list[str]:
             [
                 str(case["batch"]),
                 str(case["frames"]),
-                f"{case['retention_ratio']:.0%}",
+                _name(case).removeprefix("AOT "),
                 *(_stage(stages, name) for name in names),
                 f"1/{1 / stages['share_of_vision_tower']['after projector']:.0f}",
                 *(
@@ -136,6 +160,12 @@ def _stage_tables(cases: list[dict[str, Any]]) -> list[str]:
         "Where AOT's own time goes; in brackets shares of its prefill\n" + _table(rows) + "\n" + STAGE_NOTES,
         "\n".join(lines),
     ]
+
+
+def _name(case: dict[str, Any]) -> str:
+    if case["retention_ratio"] is None:
+        return "stock"
+    return f"AOT {case['retention_ratio']:.0%}" + (", eager" if case["eager"] else "")
 
 
 def _stage(stages: dict[str, Any], name: str) -> str:

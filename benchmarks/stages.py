@@ -3,28 +3,29 @@
 The package is not instrumented: its functions are replaced by timed ones while they are measured.
 """
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import wraps
-from types import ModuleType
-from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 
 from modeling_aot_llava import attention_capture, spatiotemporal_pruning
+from modeling_aot_llava.paper_recipe import PaperRecipe
 
 from .measure import seconds
+from .parts import CAPTURE
+from .stopwatch import timed_functions
 
 ATTENTION_CAPTURE = "attention capture"
 REST = "gather"
 STAGES = {
-    "anchors": ("select_token_anchors",),
-    "intra-frame": ("aggregate_within_frames",),
-    "pooling": ("pooling_matrix", "pool_kept_positions"),
-    "inter-frame": ("merge_along_time",),
+    "anchors": ((spatiotemporal_pruning, "select_token_anchors"),),
+    "intra-frame": ((spatiotemporal_pruning, "aggregate_within_frames"),),
+    "pooling": (
+        (spatiotemporal_pruning, "pooling_matrix"),
+        (PaperRecipe, "choose_pooled_positions"),
+        (spatiotemporal_pruning, "pool_kept_positions"),
+    ),
+    "inter-frame": ((spatiotemporal_pruning, "merge_along_time"),),
 }
 # Neighbouring frames of a video are alike, but not the same.
 NOISE_BETWEEN_FRAMES = 0.1
@@ -71,7 +72,7 @@ def measure_vision_tower(model: nn.Module, pixels: Tensor) -> tuple[dict[str, fl
             outputs = tower(pixels)
 
     alone_seconds = seconds(lambda: tower(pixels), device)
-    with _timed_functions(attention_capture, ("attention_received",), device) as capture:
+    with timed_functions([CAPTURE], device) as capture:
         watched_seconds = seconds(watched, device)
     features = model.model.multi_modal_projector(outputs.last_hidden_state)
     inputs = CompressionInputs(features, *(received[layer] for layer in layers))
@@ -96,36 +97,11 @@ def measure_stages(config, inputs: CompressionInputs, num_video_tokens: int, bat
 
     compress()
     together = seconds(compress, device)
-    functions = [name for names in STAGES.values() for name in names]
-    with _timed_functions(spatiotemporal_pruning, functions, device) as spent:
+    functions = [function for functions in STAGES.values() for function in functions]
+    with timed_functions(functions, device) as spent:
         in_parts = seconds(compress, device)
-    stages = {stage: sum(spent[name] for name in names) for stage, names in STAGES.items()}
+    stages = {stage: sum(spent[name] for _, name in functions) for stage, functions in STAGES.items()}
     return {**stages, REST: in_parts - sum(stages.values()), "after projector": together}
-
-
-@contextmanager
-def _timed_functions(module: ModuleType, names: Iterable[str], device: torch.device) -> Iterator[dict[str, float]]:
-    """Replaces functions of a module by ones that add their seconds to the dict that is yielded."""
-    spent: dict[str, float] = defaultdict(float)
-
-    def timed(name: str, function: Callable) -> Callable:
-        @wraps(function)
-        def run(*args, **kwargs):
-            result = None
-
-            def call() -> None:
-                nonlocal result
-                result = function(*args, **kwargs)
-
-            spent[name] += seconds(call, device)
-            return result
-
-        return run
-
-    with ExitStack() as stack:
-        for name in names:
-            stack.enter_context(patch.object(module, name, timed(name, getattr(module, name))))
-        yield spent
 
 
 def _with_noise(values: Tensor) -> Tensor:

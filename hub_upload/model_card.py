@@ -1,5 +1,6 @@
 """The model card of a variant: what the Hub and its readers are told."""
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -79,6 +80,7 @@ def model_card(
         flops_ratio=f"{point.flops_after / point.flops_before:.1%}".replace("%", " %"),
         branches=[(branch, f"{other.tokens_after:,}", flops[branch]) for branch, other in (branches or {}).items()],
         usage=usage_code(repo_id, revision),
+        serving=serving_command(repo_id, revision, point.num_frames),
     )
     return str(card).rstrip("\n") + "\n"
 
@@ -88,6 +90,14 @@ def usage_code(repo_id: str, revision: str | None = None) -> str:
     names = [f'model_id = "{repo_id}"', *([f'revision = "{revision}"'] if revision else [])]
     usage = _USAGE.format(revision="revision=revision, " if revision else "")
     return "\n".join(["from transformers import AutoModelForImageTextToText, AutoProcessor", "", *names]) + usage
+
+
+def serving_command(repo_id: str, revision: str | None, num_frames: int) -> str:
+    """Starts a server of the OpenAI protocol."""
+    options = ["--trust-remote-code", *([f"--revision {revision}"] if revision else [])]
+    # vLLM reads the video files itself, and knows nothing of the processor's number of frames.
+    frames = f"""--media-io-kwargs '{{"video": {{"num_frames": {num_frames}}}}}'"""
+    return f"vllm serve {shlex.quote(repo_id)} {' '.join(options)} \\\n  {frames}"
 
 
 def loading_lines(repo_id: str, revision: str | None = None) -> list[str]:

@@ -14,7 +14,9 @@ PACKAGE = "modeling_aot_llava"
 # The entries `auto_map` by which transformers finds the classes.
 CODE_OF_CONFIG = {
     "AutoConfig": "configuration_aot_llava.AOTLlavaOnevisionConfig",
+    "AutoModel": "modeling_aot_llava.AOTLlavaOnevisionModel",
     "AutoModelForImageTextToText": "modeling_aot_llava.AOTLlavaOnevisionForConditionalGeneration",
+    "AutoModelForMultimodalLM": "modeling_aot_llava.AOTLlavaOnevisionForConditionalGeneration",
 }
 CODE_OF_PROCESSOR = {"AutoProcessor": "processing_aot_llava.AOTLlavaOnevisionProcessor"}
 

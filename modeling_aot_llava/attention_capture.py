@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 
 from .token_anchors import attention_received
+from .vllm_serving import mean_over_ranks
 
 
 @contextmanager
@@ -22,7 +23,8 @@ def capture_attention_received(vision_tower: nn.Module, layers: Sequence[int]) -
     when the block is left. Where the tower runs more than once in the block, the dict tells of the last run.
 
     Args:
-        vision_tower: a model whose attention modules have `q_proj`, `k_proj`, `head_dim` and `scale`, as SigLIP's.
+        vision_tower: a model whose attention modules have `q_proj`, `k_proj`, `head_dim` and `scale`, as SigLIP's; or,
+            as vLLM makes them of those, one fused `qkv_proj`, which may be split among ranks.
         layers: indices of the wanted layers, counted from 0 or, if negative, from the end.
 
     Raises:
@@ -37,19 +39,24 @@ def capture_attention_received(vision_tower: nn.Module, layers: Sequence[int]) -
     def watch(layer: int, attention: nn.Module) -> None:
         projected: dict[str, Tensor] = {}
 
-        def keep(name: str):
-            def hook(module: nn.Module, inputs: tuple, output: Tensor) -> None:
-                if threading.get_ident() != thread:
-                    return
+        def take(module: nn.Module, **outputs: Tensor) -> None:
+            if threading.get_ident() != thread:
+                return
+            for name, output in outputs.items():
                 projected[name] = output.detach().unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
-                if len(projected) == 2:
-                    received[layer] = attention_received(**projected, scale=attention.scale)
-                    projected.clear()
+            if len(projected) == 2:
+                received[layer] = mean_over_ranks(attention_received(**projected, scale=attention.scale), module)
+                projected.clear()
 
-            return hook
+        def take_fused(module: nn.Module, inputs: tuple, output: Tensor) -> None:
+            queries, keys, _ = output.chunk(3, dim=-1)
+            take(module, queries=queries, keys=keys)
 
-        handles.append(attention.q_proj.register_forward_hook(keep("queries")))
-        handles.append(attention.k_proj.register_forward_hook(keep("keys")))
+        if _is_fused(attention):
+            handles.append(attention.qkv_proj.register_forward_hook(take_fused))
+            return
+        handles.append(attention.q_proj.register_forward_hook(lambda module, _, output: take(module, queries=output)))
+        handles.append(attention.k_proj.register_forward_hook(lambda module, _, output: take(module, keys=output)))
 
     try:
         for layer in set(layers):
@@ -71,4 +78,9 @@ def _refuse_compiled(vision_tower: nn.Module) -> None:
 
 
 def _is_self_attention(module: nn.Module) -> bool:
-    return all(hasattr(module, name) for name in ("q_proj", "k_proj", "head_dim", "scale"))
+    is_split = hasattr(module, "q_proj") and hasattr(module, "k_proj")
+    return (is_split or _is_fused(module)) and hasattr(module, "head_dim") and hasattr(module, "scale")
+
+
+def _is_fused(module: nn.Module) -> bool:
+    return hasattr(module, "qkv_proj")

@@ -1,22 +1,20 @@
 """Transport within each frame: the other patches' information goes into the anchors (Sec. 3.3, Algorithm 1)."""
 
-import torch
 from torch import Tensor
 
 from .optimal_transport import aggregate, cosine_similarity, nearest_anchor
 from .paper_recipe import PaperRecipe
-from .token_anchors import true_positions
 
 
 def aggregate_within_frames(
-    features: Tensor, anchors: Tensor, anchor_index: Tensor, config, recipe: PaperRecipe
+    features: Tensor, anchors: Tensor, anchor_index: Tensor, source_index: Tensor, config, recipe: PaperRecipe
 ) -> Tensor:
     """Intra-frame transport (Eq. 9-12, Algorithm 1): the anchors after the other patches were folded into them.
 
     Args:
         features: (F, N, D).
         anchors: (F, M, D), those of `features` at `anchor_index`.
-        anchor_index: (F, M), ascending.
+        anchor_index, source_index: (F, M) and (F, N - M), which patches are anchors and which are not, ascending.
 
     Returns:
         (F, M, D).
@@ -25,8 +23,6 @@ def aggregate_within_frames(
     num_anchors = anchor_index.shape[1]
     if config.intra_frame_aggregation == "none" or num_anchors == num_patches:
         return anchors
-    is_source = torch.ones_like(features[..., 0], dtype=torch.bool).scatter(1, anchor_index, False)
-    source_index = true_positions(is_source, num_patches - num_anchors)
     source_rows = source_index.unsqueeze(-1).expand(-1, -1, num_anchors)
     similarity = cosine_similarity(features, anchors).gather(1, source_rows)
 

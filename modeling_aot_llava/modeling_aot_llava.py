@@ -10,6 +10,7 @@ from functools import wraps
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor, nn
 from transformers import (
     GenerationConfig,
@@ -31,8 +32,17 @@ from .spatial_pooling import insert_newlines, pool_grid
 from .spatiotemporal_pruning import VideoTokens, add_newlines
 from .token_budget import newline_places
 from .video_encoding import encode_and_compress, joined_outputs
+from .vllm_serving import check_can_be_served, is_served_by_vllm
 
 logger = logging.get_logger(__name__)
+
+# What a saved folder tells the Auto classes; transformers itself would name the saved class alone.
+AUTO_MAP = {
+    "AutoConfig": "configuration_aot_llava.AOTLlavaOnevisionConfig",
+    "AutoModel": "modeling_aot_llava.AOTLlavaOnevisionModel",
+    "AutoModelForImageTextToText": "modeling_aot_llava.AOTLlavaOnevisionForConditionalGeneration",
+    "AutoModelForMultimodalLM": "modeling_aot_llava.AOTLlavaOnevisionForConditionalGeneration",
+}
 
 
 class AOTLlavaOnevisionModel(LlavaOnevisionModel):
@@ -55,7 +65,13 @@ class AOTLlavaOnevisionModel(LlavaOnevisionModel):
                 f"`config` is a {type(config).__name__}, but AOT needs an AOTLlavaOnevisionConfig. Load it with "
                 "AOTLlavaOnevisionConfig.from_pretrained, which takes stock checkpoints too."
             )
+        if is_served_by_vllm(config):
+            check_can_be_served(config)
         super().__init__(config)
+
+    def save_pretrained(self, *args, **kwargs):
+        self.config.auto_map = dict(AUTO_MAP)
+        super().save_pretrained(*args, **kwargs)
 
     @torch.compiler.disable
     @can_return_tuple
@@ -64,7 +80,7 @@ class AOTLlavaOnevisionModel(LlavaOnevisionModel):
         pixel_values_videos: Tensor,
         vision_feature_layer: int | list[int] | None = None,
         vision_feature_select_strategy: str | None = None,
-        kept_video_tokens: list[int | None] | None = None,
+        kept_video_tokens: list[int | None] | Tensor | None = None,
         **kwargs,
     ):
         """Video tokens as the language model takes them, newline tokens included.
@@ -74,13 +90,16 @@ class AOTLlavaOnevisionModel(LlavaOnevisionModel):
             vision_feature_layer, vision_feature_select_strategy: as in the parent class.
             kept_video_tokens: B of each video, newline tokens not counted; None where `config.retention_ratio`
                 decides.
+                vLLM passes the tensor that the processor made for it.
 
         Returns:
             The vision tower's output with `pooler_output` (videos, B + newlines, hidden size), or a list of (B +
             newlines, hidden size) where the videos' counts differ.
         """
         self.config.validate_aot()
-        if self.config.retention_ratio >= 1 and (kept_video_tokens is None or set(kept_video_tokens) == {None}):
+        if isinstance(kept_video_tokens, Tensor):
+            kept_video_tokens = kept_video_tokens.tolist()
+        if self._keeps_all_tokens(kept_video_tokens, num_frames=pixel_values_videos.shape[1]):
             outputs = super().get_video_features(
                 pixel_values_videos,
                 vision_feature_layer=vision_feature_layer,
@@ -97,9 +116,7 @@ class AOTLlavaOnevisionModel(LlavaOnevisionModel):
             on_vision_output=vision_outputs.append,
             **kwargs,
         )
-        features = [add_newlines(video, self.image_newline, self.config) for video in videos]
-        have_same_length = len({len(tokens) for tokens in features}) == 1
-        pooler_output = torch.stack(features) if have_same_length else features
+        pooler_output = self._with_newlines(videos)
         return BaseModelOutputWithPooling(**{**joined_outputs(vision_outputs), "pooler_output": pooler_output})
 
     def apply_pooling(self, image_features: Tensor) -> Tensor:
@@ -119,6 +136,17 @@ class AOTLlavaOnevisionModel(LlavaOnevisionModel):
                 [insert_newlines(video, places, self.image_newline, ends) for video in tokens]
             )
         return outputs
+
+    def _with_newlines(self, videos: list[VideoTokens]) -> Tensor | list[Tensor]:
+        features = [add_newlines(video, self.image_newline, self.config) for video in videos]
+        have_same_length = len({len(tokens) for tokens in features}) == 1
+        return torch.stack(features) if have_same_length else features
+
+    def _keeps_all_tokens(self, kept_video_tokens: list[int | None] | None, num_frames: int) -> bool:
+        full_count = num_frames * self.config.pooled_grid_size**2
+        kept_of_ratio = full_count if self.config.retention_ratio >= 1 else None
+        counts = [kept_of_ratio if count is None else count for count in kept_video_tokens or [None]]
+        return all(count == full_count for count in counts)
 
     def compress_videos(
         self,
@@ -176,12 +204,15 @@ class AOTLlavaOnevisionModel(LlavaOnevisionModel):
         embeds = prompt.input_ids.unsqueeze(-1) if prompt.inputs_embeds is None else prompt.inputs_embeds
         _, is_video = self.get_placeholder_mask(prompt.input_ids, inputs_embeds=embeds)
         spans = find_placeholder_spans(is_video.squeeze(-1), len(pixel_values_videos))
-        counts = self._tokens_to_keep(spans, num_frames=pixel_values_videos.shape[1])
-        features = self.get_video_features(
-            pixel_values_videos, vision_feature_layer, vision_feature_select_strategy, counts, return_dict=True
-        ).pooler_output
-        video = BaseModelOutputWithPooling(pooler_output=features)  # the tower's own states may go
-        lengths = [len(tokens) for tokens in features]
+        num_frames = pixel_values_videos.shape[1]
+        counts = self._tokens_to_keep(spans, num_frames)
+        of_layers = (vision_feature_layer, vision_feature_select_strategy)
+        if self._keeps_all_tokens(counts, num_frames):
+            video = self.get_video_features(pixel_values_videos, *of_layers, counts, return_dict=True)
+        else:  # without the vision tower's own states, which would stay in memory as long as the answer is written
+            compressed = self.compress_videos(pixel_values_videos, *of_layers, counts)
+            video = BaseModelOutputWithPooling(pooler_output=self._with_newlines(compressed))
+        lengths = [len(tokens) for tokens in video.pooler_output]
         if lengths == [span.length for span in spans]:
             return prompt, video
         if prompt.has_labels_of(spans):
@@ -210,7 +241,9 @@ class AOTLlavaOnevisionModel(LlavaOnevisionModel):
 
     def check_no_video_is_missing(self, input_ids: Tensor | None) -> None:
         """Raises `ValueError` if a prompt has placeholders for videos that did not come with it."""
-        num_placeholders = 0 if input_ids is None else int((input_ids == self.config.video_token_id).sum())
+        if input_ids is None or torch.compiler.is_compiling():  # to look would break the graph
+            return
+        num_placeholders = int((input_ids == self.config.video_token_id).sum())
         if num_placeholders:
             raise ValueError(
                 f"The prompt has {num_placeholders} video placeholders, but `pixel_values_videos` is None, so the "
@@ -245,6 +278,7 @@ class AOTLlavaOnevisionForConditionalGeneration(LlavaOnevisionForConditionalGene
         self.post_init()
 
     def save_pretrained(self, *args, **kwargs):
+        self.config.auto_map = dict(AUTO_MAP)
         # By default transformers saves the keys' old names, which it converts for this class only where this code is.
         # The new ones need no conversion, so that the stock class loads the checkpoint as well.
         super().save_pretrained(*args, **{"save_original_format": False, **kwargs})
@@ -291,7 +325,8 @@ class AOTLlavaOnevisionForConditionalGeneration(LlavaOnevisionForConditionalGene
                     return_dict=True,
                 )
                 pixel_values = None
-        elif not (mm_encoder_outputs or {}).get("video") and _begins_conversation(input_ids, kwargs.values()):
+        elif not (mm_encoder_outputs or {}).get("video") and not find_caches(kwargs.values()):
+            # With a cache the video may be in it, or assisted decoding tries placeholders: `generate` looks itself.
             self.model.check_no_video_is_missing(input_ids)
         if prompt.shift_labels is not None:
             kwargs["shift_labels"] = prompt.shift_labels
@@ -337,6 +372,8 @@ class AOTLlavaOnevisionForConditionalGeneration(LlavaOnevisionForConditionalGene
         written = prompt = Prompt(input_ids, inputs_embeds, attention_mask, position_ids)
         cached, new = written.split_after(count_cached_columns(kwargs.values()))
         mm_encoder_outputs = dict(mm_encoder_outputs or {})
+        if pixel_values_videos is not None or "video" in mm_encoder_outputs:
+            _check_chunked_prefill(self._generation_option("prefill_chunk_size", generation_config, kwargs))
         if pixel_values_videos is not None and "video" not in mm_encoder_outputs:
             fitted, mm_encoder_outputs["video"] = self.model.encode_videos(
                 new, pixel_values_videos, vision_feature_layer, vision_feature_select_strategy
@@ -371,21 +408,23 @@ class AOTLlavaOnevisionForConditionalGeneration(LlavaOnevisionForConditionalGene
         self, num_removed: int, generation_config: GenerationConfig | None, kwargs: dict[str, Any]
     ) -> dict[str, int]:
         # `max_length` and `min_length` count the caller's prompt, which has more columns than the one that is run.
-        lengths = {}
-        for name in ("max_length", "min_length"):
-            options = (kwargs.get(name), getattr(generation_config, name, None), getattr(self.generation_config, name))
-            length = next((option for option in options if option is not None), None)
-            if length:
-                lengths[name] = max(0, length - num_removed)
-        return lengths
+        lengths = {
+            name: self._generation_option(name, generation_config, kwargs) for name in ("max_length", "min_length")
+        }
+        return {name: max(0, length - num_removed) for name, length in lengths.items() if length}
+
+    def _generation_option(self, name: str, generation_config: GenerationConfig | None, kwargs: dict[str, Any]) -> Any:
+        given = (kwargs.get(name), getattr(generation_config, name, None), getattr(self.generation_config, name, None))
+        return next((value for value in given if value is not None), None)
 
 
-def _begins_conversation(input_ids: Tensor | None, arguments) -> bool:
-    # Not asked of single tokens, nor where it would break a graph: both are decoding. And not after a cache, where
-    # assisted decoding tries tokens that may be placeholders; `generate` looks at later turns itself.
-    if input_ids is None or input_ids.shape[1] == 1 or torch.compiler.is_compiling():
-        return False
-    return all(cache.get_seq_length() == 0 for cache in find_caches(arguments))
+def _check_chunked_prefill(prefill_chunk_size: int | None) -> None:
+    release = tuple(map(int, transformers.__version__.split(".")[:2]))
+    if prefill_chunk_size is not None and release < (5, 23):
+        raise ValueError(
+            f"`prefill_chunk_size={prefill_chunk_size}` beside a video needs transformers 5.23 or newer, but this is "
+            f"{transformers.__version__}, which would answer without the video: update it, or leave the option out."
+        )
 
 
 def _flat(mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None):

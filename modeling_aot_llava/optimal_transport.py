@@ -10,6 +10,9 @@ import math
 import torch
 from torch import Tensor
 
+from .fused_kernels import with_kernel
+from .sinkhorn_kernel import launch_sinkhorn
+
 # Up to this cost / epsilon the Gibbs kernel and all that is made of it stay well within the range of float32.
 LARGEST_LINEAR_EXPONENT = 40.0
 
@@ -23,8 +26,12 @@ def cosine_similarity(sources: Tensor, anchors: Tensor) -> Tensor:
 
     The few anchors are normalised before the product, the many sources after it: no normalised copy of them is made.
     """
-    directions = anchors / _norm(anchors).unsqueeze(-1)
-    return sources @ directions.transpose(-1, -2) / _norm(sources).unsqueeze(-1)
+    return sources @ directions_of(anchors).transpose(-1, -2) / _norm(sources)
+
+
+def directions_of(vectors: Tensor) -> Tensor:
+    """The vectors with norm 1; a zero vector stays zero."""
+    return vectors / _norm(vectors)
 
 
 def sinkhorn(
@@ -57,6 +64,21 @@ def sinkhorn(
     Returns:
         The plan T, (..., S, A): non-negative, total mass 1, zero in padded rows and columns.
     """
+    options = epsilon, max_iterations, tolerance, sources_first, largest_cost
+    return _sinkhorn(cost, source_mask, anchor_mask, *options)
+
+
+@with_kernel("sinkhorn", launch_sinkhorn, empty_result=lambda cost, *_: torch.empty_like(cost))
+def _sinkhorn(
+    cost: Tensor,
+    source_mask: Tensor | None,
+    anchor_mask: Tensor | None,
+    epsilon: float,
+    max_iterations: int,
+    tolerance: float,
+    sources_first: bool,
+    largest_cost: float,
+) -> Tensor:
     exponent = -cost / epsilon
     if source_mask is not None:
         exponent = exponent.masked_fill(~source_mask.unsqueeze(-1), LOG_ZERO)
@@ -154,14 +176,13 @@ def aggregate(anchors: Tensor, sources: Tensor, weights: Tensor, strength: float
     a_j <- (a_j + strength * sum_i w_ij s_i) / (1 + strength * sum_i w_ij)
 
     Args:
-        anchors: (..., A, D).
-        sources: (..., S, D).
-        weights: (..., S, A), at least 0.
+        anchors: (K, A, D).
+        sources: (K, S, D).
+        weights: (K, S, A), at least 0.
         strength: lambda of the paper, at least 0.
     """
-    received = weights.transpose(-1, -2) @ sources
-    mass = weights.sum(-2).unsqueeze(-1)
-    return (anchors + strength * received) / (1 + strength * mass)
+    total = torch.baddbmm(anchors, weights.transpose(1, 2), sources, alpha=strength)
+    return total / (1 + strength * weights.sum(1).unsqueeze(-1))
 
 
 def nearest_anchor(similarity: Tensor) -> Tensor:
@@ -175,5 +196,6 @@ def nearest_anchor(similarity: Tensor) -> Tensor:
 
 
 def _norm(vectors: Tensor) -> Tensor:
-    norm = torch.linalg.vector_norm(vectors, dim=-1)
-    return torch.where(norm > 0, norm, 1.0)
+    # That of a zero vector is taken as 1.
+    norm = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
+    return norm + (norm == 0)

@@ -7,10 +7,10 @@ S sources and A anchors of a transport.
 import torch
 from torch import Tensor
 
-from .frame_clips import first_frames
+from .frame_clips import StepOrder
 from .optimal_transport import sinkhorn
 from .spatial_pooling import coverage_of
-from .token_anchors import best, true_positions
+from .token_anchors import true_positions
 from .token_budget import TokenBudget
 
 
@@ -57,8 +57,10 @@ class PaperRecipe:
         Of equally covered ones those of greater pooled global score, then of lower index.
         """
         by_score = (global_attention @ pooling.T).sort(dim=-1, descending=True, stable=True).indices
-        chosen = best(coverage_of(is_anchor, pooling).gather(1, by_score), self.budget.pooled_anchors)
-        return torch.zeros_like(chosen).scatter(1, by_score, chosen)
+        coverage = coverage_of(is_anchor, pooling)
+        by_coverage = coverage.gather(1, by_score).sort(dim=-1, descending=True, stable=True).indices
+        chosen = by_score.gather(1, by_coverage[:, : self.budget.pooled_anchors])
+        return torch.zeros_like(coverage, dtype=torch.bool).scatter(1, chosen, True)
 
     def positions(self, kept: Tensor) -> tuple[Tensor, None]:
         """Where the kept positions are, in raster order: (F, P) bool -> (F, M_p), none of them padding."""
@@ -70,20 +72,37 @@ class PaperRecipe:
         """Eq. 13, of the similarity (K, S, A)."""
         return 1 - similarity
 
-    def choose_changed(self, confidence: Tensor, quota: Tensor, source_mask: Tensor | None) -> Tensor:
-        """The tokens of lowest q, as many as the frame's quota; with a threshold those below it: (K, S) bool."""
-        if self.config.temporal_threshold is not None:
-            return confidence < self.config.temporal_threshold
-        rank = confidence.sort(dim=-1, stable=True).indices.argsort(dim=-1)
-        return rank < quota.unsqueeze(-1)
+    def choose_merged(self, confidence: Tensor, merged_ranks: Tensor, source_mask: Tensor | None) -> Tensor:
+        """All tokens but those of lowest q, of which the frame keeps its quota; with a threshold those that reach it.
 
-    def arrange(
-        self, tokens: Tensor, token_mask: None, anchors: Tensor, changed: Tensor, clip_lengths: tuple[int, ...]
-    ) -> tuple[Tensor, Tensor]:
-        """Clip by clip: the final anchors, then the kept tokens.
+        Args:
+            confidence: q of each token, (K, S).
+            merged_ranks: (K, S), by rank of q: false for as many as the frame keeps.
 
         Returns:
-            Rows of tokens (F, M_p, D), and which of them the video keeps (F, M_p).
+            (K, S) bool.
         """
-        starts = torch.tensor(first_frames(clip_lengths), device=tokens.device)
-        return tokens.index_copy(0, starts, anchors), changed.index_fill(0, starts, True)
+        if self.config.temporal_threshold is not None:
+            return confidence >= self.config.temporal_threshold
+        lowest_first = confidence.sort(dim=-1, stable=True).indices
+        return torch.empty_like(merged_ranks).scatter_(1, lowest_first, merged_ranks)
+
+    def output_rows(self, order: StepOrder) -> list[int]:
+        """Which rows of `output` the video is made of: its frames one after the other."""
+        return order.places
+
+    def output(
+        self, tokens: Tensor, token_mask: Tensor | None, anchors: Tensor, changed: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The final anchors take the place of the clips' first frames.
+
+        Args:
+            tokens, token_mask, changed: (F, n, D), (F, n), (F, n) in `StepOrder`.
+            anchors: (K, n, D), final.
+
+        Returns:
+            Rows of tokens (R, n, D), and which of them the video may keep (R, n).
+        """
+        num_clips = len(anchors)
+        kept = torch.cat([torch.ones_like(changed[:num_clips]), changed[num_clips:]])
+        return torch.cat([anchors, tokens[num_clips:]]), kept

@@ -3,6 +3,7 @@
 import math
 import numbers
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from transformers import (
@@ -48,6 +49,9 @@ SETTINGS = (
     "aot_newline_position",
     "add_time_instruction",
 )
+
+# How many tokens of each video to keep, newline not counted: an argument of the model's `get_video_features`.
+KEPT_VIDEO_TOKENS = "kept_video_tokens"
 
 
 class AOTLlavaOnevisionVideosKwargs(VideosKwargs, total=False):
@@ -103,6 +107,8 @@ class AOTLlavaOnevisionProcessor(LlavaOnevisionProcessor):
     """
 
     valid_processor_kwargs = AOTLlavaOnevisionProcessorKwargs
+    # `_process_videos` does it where videos are equally long; vLLM takes a list of the others.
+    skip_tensor_conversion = (*LlavaOnevisionProcessor.skip_tensor_conversion, "pixel_values_videos")
 
     def __init__(
         self,
@@ -147,6 +153,8 @@ class AOTLlavaOnevisionProcessor(LlavaOnevisionProcessor):
         for name in SETTINGS:
             # Folders that were saved by earlier versions have them here, where they would overrule the processor's.
             self.tokenizer.init_kwargs.pop(name, None)
+        # vLLM hands an image's or a video's inputs to the model by the names that these list.
+        self.video_processor.model_input_names = [*type(self.video_processor).model_input_names, KEPT_VIDEO_TOKENS]
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args, **kwargs):
@@ -193,6 +201,16 @@ class AOTLlavaOnevisionProcessor(LlavaOnevisionProcessor):
         """Like the parent's; what is yet to be read gets the form that the parent's checks let pass."""
         return super().prepare_inputs_layout(images=images, text=text, videos=_as_strings(videos), **kwargs)
 
+    def __call__(self, images=None, text=None, videos=None, audio=None, **kwargs):
+        inputs = super().__call__(images=images, text=text, videos=videos, audio=audio, **kwargs)
+        # vLLM asks where the placeholders are, and the model is told there how many tokens to keep. So do assistant
+        # masks, together with the offsets of tokens; those inputs go to `forward`, which sees the placeholders.
+        is_for_vllm = "text_replacement_offsets" in inputs and "offset_mapping" not in inputs
+        if not is_for_vllm:
+            inputs.pop(KEPT_VIDEO_TOKENS, None)
+            _check_videos_fit_together(inputs)
+        return inputs
+
     def _process_videos(
         self,
         videos: VideoInput,
@@ -204,9 +222,12 @@ class AOTLlavaOnevisionProcessor(LlavaOnevisionProcessor):
         kwargs = {name: plain(value) if name in ("num_frames", "fps") else value for name, value in kwargs.items()}
         num_videos = len(make_batched_videos(videos))
         videos, kwargs = self._read_video_files(videos, kwargs)
+        return_tensors = kwargs.pop("return_tensors", None)
         add_times = self.add_time_instruction if add_time_instruction is None else add_time_instruction
         returns_metadata = kwargs.pop("return_metadata", False)
         processed_videos = self.video_processor(videos, return_metadata=returns_metadata or add_times, **kwargs)
+        if len({len(video) for video in processed_videos["pixel_values_videos"]}) == 1:
+            processed_videos.convert_to_tensors(return_tensors)
         replacements = [
             self.replace_video_token(processed_videos, video_idx, retention_ratio=retention_ratio)
             for video_idx in range(num_videos)
@@ -216,6 +237,9 @@ class AOTLlavaOnevisionProcessor(LlavaOnevisionProcessor):
             replacements = [video + sentence for video, sentence in zip(replacements, sentences)]
             if not returns_metadata:
                 processed_videos.pop("video_metadata")
+        processed_videos[KEPT_VIDEO_TOKENS] = [
+            self._count_video_tokens(len(video), retention_ratio) for video in processed_videos["pixel_values_videos"]
+        ]
         return processed_videos, replacements
 
     def replace_video_token(
@@ -235,15 +259,21 @@ class AOTLlavaOnevisionProcessor(LlavaOnevisionProcessor):
         return counts
 
     def _count_placeholders(self, num_frames: int, retention_ratio: float | None) -> int:
+        num_tokens, side = self._count_video_tokens(num_frames, retention_ratio), self._pooled_grid_size
+        position = self.mm_newline_position
+        if num_tokens < num_frames * side**2 and self.aot_newline_position is not None:
+            position = self.aot_newline_position
+        return num_tokens + len(newline_places(num_frames, side, position))
+
+    @property
+    def _pooled_grid_size(self) -> int:
+        return pooled_grid_size(math.isqrt(self.num_image_tokens), self.mm_spatial_pool_mode)
+
+    def _count_video_tokens(self, num_frames: int, retention_ratio: float | None) -> int:
         retention_ratio = self.retention_ratio if retention_ratio is None else retention_ratio
         check_retention_ratio(retention_ratio)
         check_num_clips(self.num_clips)
-        side = pooled_grid_size(math.isqrt(self.num_image_tokens), self.mm_spatial_pool_mode)
-        position = self.mm_newline_position
-        if retention_ratio < 1 and self.aot_newline_position is not None:
-            position = self.aot_newline_position
-        num_newlines = len(newline_places(num_frames, side, position))
-        return count_video_tokens(num_frames, retention_ratio, side**2, self.num_clips) + num_newlines
+        return count_video_tokens(num_frames, retention_ratio, self._pooled_grid_size**2, self.num_clips)
 
     def _read_video_files(self, videos: VideoInput, kwargs: dict[str, Any]) -> tuple[VideoInput, dict[str, Any]]:
         # Frames that the caller has already decoded are the parent's business, and so are lists of picture files.
@@ -302,6 +332,16 @@ def _holds_source(videos: Any) -> bool:
 
 def _source_of(video: str) -> Source:
     return video.source if isinstance(video, _UnreadVideo) else video
+
+
+def _check_videos_fit_together(inputs: Mapping[str, Any]) -> None:
+    """The inputs of one `generate` are tensors, and videos of different lengths do not fit into one."""
+    videos = inputs.get("pixel_values_videos")
+    if isinstance(videos, list) and not isinstance(inputs.get("input_ids", []), list):
+        raise ValueError(
+            f"The videos have {', '.join(str(len(video)) for video in videos)} frames, but in one call all must have "
+            "the same number: read as many of each, or pass the videos one by one."
+        )
 
 
 AOTLlavaOnevisionProcessor.register_for_auto_class("AutoProcessor")

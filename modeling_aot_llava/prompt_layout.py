@@ -100,24 +100,21 @@ class Prompt:
         Raises:
             ValueError: if the mask cannot be laid out anew, or is missing where the rows need new padding.
         """
-        mask = self._checked_mask()
-        layout = resized_layout(mask[:, -self.num_columns :], spans, new_lengths)
+        whole_mask = self._checked_mask()
+        cached_mask, mask = whole_mask[:, : -self.num_columns], whole_mask[:, -self.num_columns :]
+        layout = resized_layout(mask, spans, new_lengths)
         if self.attention_mask is None and bool((layout == PADDING).any()):
             raise ValueError(
                 "`attention_mask` is None, but the rows of the batch get different lengths as their video "
                 "placeholders are fitted: pass the mask that the processor returned, or make the prompt with "
                 "AOTLlavaOnevisionProcessor."
             )
-        new_mask = None
-        if self.attention_mask is not None:
-            new_mask = take_columns(mask[:, -self.num_columns :], layout, 0)
-            new_mask = torch.cat([mask[:, : -self.num_columns], new_mask], dim=1)
-        positions = _take(self.position_ids, layout, 0)
+        new_mask = None if self.attention_mask is None else torch.cat([cached_mask, take_columns(mask, layout, 0)], 1)
         return Prompt(
             input_ids=_take(self.input_ids, layout, pad_token_id),
             inputs_embeds=_take(self.inputs_embeds, layout, 0),
             attention_mask=new_mask,
-            position_ids=None if positions is None else _consecutive(positions, layout),
+            position_ids=None if self.position_ids is None else _consecutive(self.position_ids, mask, layout),
             labels=_take(self.labels, layout, IGNORED_LABEL),
             shift_labels=_take(self.shift_labels, layout, IGNORED_LABEL),
         )
@@ -206,12 +203,11 @@ def _take(values: Tensor | None, layout: Tensor, padding: float) -> Tensor | Non
     return None if values is None else take_columns(values, layout, padding)
 
 
-def _consecutive(positions: Tensor, layout: Tensor) -> Tensor:
+def _consecutive(positions: Tensor, mask: Tensor, layout: Tensor) -> Tensor:
     # Removed placeholders leave no gap: a row counts on from where it began.
-    is_used = layout != PADDING
-    counted = is_used.cumsum(-1) - 1
-    starts = positions.gather(1, is_used.int().argmax(-1, keepdim=True).to(positions.device))
-    return (starts + counted.to(positions)).clamp(min=0)
+    first_used = mask.int().argmax(-1, keepdim=True).to(positions.device)
+    counted = (layout != PADDING).cumsum(-1) - 1
+    return (positions.expand(len(mask), -1).gather(1, first_used) + counted.to(positions)).clamp(min=0)
 
 
 def _find_runs(is_placeholder: Tensor) -> list[PlaceholderSpan]:

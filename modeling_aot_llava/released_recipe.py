@@ -7,11 +7,12 @@ are padded.
 """
 
 import math
+from itertools import islice
 
 import torch
 from torch import Tensor
 
-from .frame_clips import first_frames
+from .frame_clips import StepOrder
 from .paper_recipe import PaperRecipe
 from .spatial_pooling import COVERAGE_STEP, coverage_of
 from .token_anchors import true_positions
@@ -73,27 +74,28 @@ class ReleasedRecipe(PaperRecipe):
         closeness_in_time = math.exp(-(step**2) / (2 * TIME_SCALE**2))
         return (cost - smallest).masked_fill(padding, 0) * (1 - closeness_in_time)
 
-    def choose_changed(self, confidence: Tensor, quota: Tensor | None, source_mask: Tensor | None) -> Tensor:
-        """The tokens whose q is below the keep-ratio quantile of their frame: (K, S) bool."""
+    def choose_merged(self, confidence: Tensor, merged_ranks: Tensor | None, source_mask: Tensor | None) -> Tensor:
+        """The tokens whose q reaches the keep-ratio quantile of their frame: (K, S) bool, no padding."""
         # In float64, so that a quantile that is one of the values is not rounded past it.
         valid = (confidence if source_mask is None else confidence.masked_fill(~source_mask, math.nan)).double()
-        return valid < valid.nanquantile(self.keep_ratio, dim=-1, keepdim=True)
+        return valid >= valid.nanquantile(self.keep_ratio, dim=-1, keepdim=True)
 
-    def arrange(
-        self, tokens: Tensor, token_mask: Tensor, anchors: Tensor, changed: Tensor, clip_lengths: tuple[int, ...]
-    ) -> tuple[Tensor, Tensor]:
-        """Clip by clip: the original first frame, the kept tokens, then the final anchors.
+    def output_rows(self, order: StepOrder) -> list[int]:
+        """Clip by clip: the original first frame, the later ones, then the final anchors.
 
         A clip of one frame has nothing to fold into its anchors: that frame comes once.
-
-        Returns:
-            Rows of tokens (R, n, D), and which of them the video keeps (R, n).
         """
-        starts, kept = first_frames(clip_lengths), changed.clone()
-        kept[starts] = token_mask[starts]
-        row_order: list[int] = []
-        for clip, (start, length) in enumerate(zip(starts, clip_lengths)):
-            row_order.extend(range(start, start + length))
+        rows: list[int] = []
+        frames = iter(order.places)
+        for rank, length in zip(order.clip_ranks, order.clip_lengths):
+            rows += islice(frames, length)
             if length > 1:
-                row_order.append(len(tokens) + clip)
-        return torch.cat([tokens, anchors])[row_order], torch.cat([kept, token_mask[starts]])[row_order]
+                rows.append(len(order.frames) + rank)
+        return rows
+
+    def output(self, tokens: Tensor, token_mask: Tensor, anchors: Tensor, changed: Tensor) -> tuple[Tensor, Tensor]:
+        """The final anchors come behind all frames; arguments and result are those of the paper's recipe."""
+        num_clips = len(anchors)
+        first_mask = token_mask[:num_clips]
+        kept = torch.cat([first_mask, changed[num_clips:], first_mask])
+        return torch.cat([tokens, anchors]), kept

@@ -56,7 +56,7 @@ def pool_kept_positions(
     """
     weights = pooling[kept_index]
     anchor_columns = anchor_index.unsqueeze(1).expand(-1, weights.shape[1], -1)
-    return weights @ features + weights.gather(2, anchor_columns) @ anchor_changes
+    return torch.baddbmm(weights @ features, weights.gather(2, anchor_columns), anchor_changes)
 
 
 def insert_newlines(tokens: Tensor, places: Tensor, newline: Tensor, newline_places: range) -> Tensor:

@@ -18,18 +18,25 @@ keeps in step 3 (M_p; padded to the largest frame in the released recipe).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .frame_clips import dynamic_clip_lengths, first_frames
+from .frame_clips import dynamic_clip_lengths
 from .inter_frame_transport import merge_along_time
 from .intra_frame_transport import aggregate_within_frames
 from .paper_recipe import PaperRecipe
 from .released_recipe import ReleasedRecipe
 from .spatial_pooling import insert_newlines, pool_kept_positions, pooling_matrix
-from .token_anchors import TokenAnchors, random_token_anchors, select_token_anchors, true_positions
+from .token_anchors import (
+    TokenAnchors,
+    random_token_anchors,
+    select_token_anchors,
+    true_positions,
+    true_positions_first,
+)
 from .token_budget import TokenBudget, newline_places, plan_token_budget
 
 # As many frames as the paper samples are encoded and compressed at a time: a longer video takes no more memory for it.
@@ -61,7 +68,7 @@ class VideoTokens:
 
         Not in the released recipe with clips of several frames, which has tokens twice.
         """
-        starts = first_frames(self.clip_lengths)
+        starts = [0, *accumulate(self.clip_lengths[:-1])]
         kept = self.temporal_kept.clone()
         kept[starts] = self.pooled_kept[starts]
         return true_positions(kept.flatten(), len(self.tokens))
@@ -161,12 +168,13 @@ def compress_frames(
         features, global_attention = patch_features.float(), global_attention.float()
         recipe = _recipe_of(config, budget)
         anchors = _choose_anchors(local_attention.float(), global_attention, budget, config, recipe, first_frame)
-        anchor_index = true_positions(anchors.all, anchors.count)
+        is_anchor = anchors.all
+        anchor_index, source_index = true_positions_first(is_anchor).tensor_split([anchors.count], dim=1)
         old_anchors = _take(features, anchor_index)
-        new_anchors = aggregate_within_frames(features, old_anchors, anchor_index, config, recipe)
+        new_anchors = aggregate_within_frames(features, old_anchors, anchor_index, source_index, config, recipe)
 
         pooling = pooling_matrix(config.patch_grid_size, features.device, config.mm_spatial_pool_mode)
-        kept = recipe.choose_pooled_positions(anchors.all, global_attention, pooling)
+        kept = recipe.choose_pooled_positions(is_anchor, global_attention, pooling)
         index, _ = recipe.positions(kept)
         tokens = pool_kept_positions(features, new_anchors - old_anchors, anchor_index, index, pooling)
     return FrameTokens(tokens=tokens, anchors=anchors, pooled_kept=kept, dtype=patch_features.dtype)

@@ -7,6 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from .attention_kernels import launch_attention_received
+from .fused_kernels import with_kernel
+
 # Scores are made and used up in chunks: on a CPU such as stay in its cache (4 times faster than one frame's 34 MB at
 # once), on a GPU such as keep it busy.
 MAX_SCORE_BYTES = {"cpu": 8 * 2**20, "cuda": 64 * 2**20}
@@ -42,18 +45,27 @@ def attention_received(queries: Tensor, keys: Tensor, scale: float) -> Tensor:
     Returns:
         (F, N) float32; each row sums to 1.
     """
+    return _attention_received(queries.detach(), keys.detach(), scale)
+
+
+def _empty_result(queries: Tensor, keys: Tensor, scale: float) -> Tensor:
+    num_frames, _, num_patches, _ = queries.shape
+    return torch.empty(num_frames, num_patches, dtype=torch.float32, device=queries.device)
+
+
+@with_kernel("attention_received", launch_attention_received, _empty_result)
+def _attention_received(queries: Tensor, keys: Tensor, scale: float) -> Tensor:
     _, num_heads, num_patches, _ = queries.shape
     heads_at_once = max(1, _max_score_bytes(queries.device) // (4 * num_patches * num_patches))
     frames_at_once = max(1, heads_at_once // num_heads)
-    with torch.no_grad():
-        received = [
-            sum(
-                torch.softmax((q * scale) @ k.transpose(-1, -2), dim=-1, dtype=torch.float32).mean(dim=2).sum(dim=1)
-                for q, k in zip(frame_queries.split(heads_at_once, dim=1), frame_keys.split(heads_at_once, dim=1))
-            )
-            for frame_queries, frame_keys in zip(queries.split(frames_at_once), keys.split(frames_at_once))
-        ]
-        return torch.cat(received) / num_heads
+    received = [
+        sum(
+            torch.softmax((q * scale) @ k.transpose(-1, -2), dim=-1, dtype=torch.float32).mean(dim=2).sum(dim=1)
+            for q, k in zip(frame_queries.split(heads_at_once, dim=1), frame_keys.split(heads_at_once, dim=1))
+        )
+        for frame_queries, frame_keys in zip(queries.split(frames_at_once), keys.split(frames_at_once))
+    ]
+    return torch.cat(received) / num_heads
 
 
 def _max_score_bytes(device: torch.device) -> int:
@@ -105,8 +117,8 @@ def random_token_anchors(
     """
     generator = torch.Generator("cpu").manual_seed(seed)
     shape = first_frame + num_frames, num_patches
-    scores = torch.rand(shape, generator=generator, dtype=torch.float32, device="cpu")[first_frame:].to(device)
-    chosen = best(scores, num_anchors)
+    scores = torch.rand(shape, generator=generator, dtype=torch.float32, device="cpu")[first_frame:]
+    chosen = best(scores.to(device, non_blocking=True), num_anchors)
     return TokenAnchors(local=torch.zeros_like(chosen), global_=chosen, count=num_anchors)
 
 
@@ -121,7 +133,12 @@ def true_positions(mask: Tensor, count: int) -> Tensor:
 
     (..., n) -> (..., count). Unlike `nonzero`, it does not make the host wait for a GPU.
     """
-    return mask.to(torch.uint8).sort(dim=-1, descending=True, stable=True).indices[..., :count]
+    return true_positions_first(mask)[..., :count]
+
+
+def true_positions_first(mask: Tensor) -> Tensor:
+    """The positions of each row's true entries, then those of its false ones, both ascending: (..., n) -> (..., n)."""
+    return mask.to(torch.uint8).sort(dim=-1, descending=True, stable=True).indices
 
 
 def _best_of_each_window(scores: Tensor, grid: int, window_size: int, per_window: int) -> Tensor:
@@ -129,7 +146,7 @@ def _best_of_each_window(scores: Tensor, grid: int, window_size: int, per_window
     missing = side * window_size - grid
     padded = functional.pad(scores.view(-1, grid, grid), (0, missing, 0, missing), value=-math.inf)
     windows = padded.view(num_frames, side, window_size, side, window_size).transpose(2, 3)
-    chosen = best(windows.flatten(3), per_window) & windows.flatten(3).isfinite()
+    chosen = best(windows.flatten(3), per_window) & (windows.flatten(3) > -math.inf)
     chosen = chosen.view(windows.shape).transpose(2, 3).reshape(padded.shape)
     return chosen[:, :grid, :grid].flatten(1)
 

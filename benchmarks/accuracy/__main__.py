@@ -31,30 +31,35 @@ def main(arguments: list[str] | None = None, prog: str = PROGRAM) -> None:
 def _measure(options: Namespace) -> dict:
     # Only now: torch takes seconds to import, and a typing error should be answered at once.
     from tqdm import tqdm
+    from transformers import LlavaOnevisionForConditionalGeneration
 
     from aot_llava_cli import answer
     from benchmarks.video_questions import ask, make_scene
 
-    from .provenance import made_with
+    from .cost import reading_flops
+    from .provenance import definition_of, made_with
     from .results import summarise
     from .saved_replies import SavedReplies
-    from .survey import ask_about
+    from .survey import Checkpoint, ask_about
 
     answer.silence_libraries()
     model, processor = answer.load(str(options.model), retention_ratio=None)
     model = model.float().eval()
+    stock = LlavaOnevisionForConditionalGeneration.from_pretrained(options.model).float().eval().to(model.device)
+    checkpoint = Checkpoint(model, processor, stock)
     provenance = made_with(options.model, model.device)
-    saved = SavedReplies(options.output / "answers.jsonl", provenance)
+    saved = SavedReplies(options.output / "answers.jsonl", provenance, definition_of)
     scenes = [make_scene(seed, "held_out") for seed in range(options.clips)]
     for scene in tqdm(scenes, file=sys.stderr, unit="clip", dynamic_ncols=True):
         missing = saved.missing(scene.seed, options.settings)
         if missing:
-            replies = ask_about(scene, missing, model, processor)
+            replies = ask_about(scene, missing, checkpoint)
             saved.add(scene.seed, {setting: replies[setting.name] for setting in missing})
     return summarise(
         [ask(scene) for scene in scenes],
         {setting: [saved.of(scene.seed, setting) for scene in scenes] for setting in options.settings},
         model.config.pooled_grid_size**2,
+        lambda setting, num_tokens: reading_flops(setting, num_tokens, model.config.text_config),
         {"model": options.model.resolve().name, "made with": provenance},
     )
 

@@ -47,7 +47,7 @@ class ClipTokens:
         Args:
             frames: (F, height, width, 3) uint8.
         """
-        pixels = processor.video_processor([frames], do_sample_frames=False, return_tensors="pt").pixel_values_videos
+        pixels = pixels_of(processor, frames)
         layers = AOTLlavaOnevisionConfig.local_attention_layer, AOTLlavaOnevisionConfig.global_attention_layer
         tower = model.model.vision_tower
         with torch.inference_mode():
@@ -80,6 +80,11 @@ class ClipTokens:
         if key not in self._compressed_frames:
             self._compressed_frames[key] = compress_frames(self._patch_features, *self._attention, budget, config)
         return self._compressed_frames[key]
+
+
+def pixels_of(processor: AOTLlavaOnevisionProcessor, frames: np.ndarray) -> Tensor:
+    """Frames (F, height, width, 3) as the model takes them: (1, F, 3, side, side)."""
+    return processor.video_processor([frames], do_sample_frames=False, return_tensors="pt").pixel_values_videos
 
 
 def config_of(setting: Setting, model_config: AOTLlavaOnevisionConfig) -> AOTLlavaOnevisionConfig:

@@ -1,11 +1,11 @@
-"""The results as one picture of six panels.
+"""The results as one picture of eight panels.
 
 Also on its own, for results of a machine without matplotlib: `python -m benchmarks.accuracy.plot accuracy.json`.
 """
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,15 @@ STYLES = {
     AVERAGE_POOLING: ("#009E73", "v"),
     "random tokens": ("#D55E00", "X"),
     FULL_TOKENS: ("black", "*"),
+    "VisionZip": ("#E69F00", "^"),
+    "PruneVid": ("#009E73", "v"),
+    "FastVID": ("#D55E00", "X"),
+    "HoliTom": ("#CC79A7", "s"),
+    "DyCoke": ("#56B4E9", "D"),
+    "FastV": ("#F0E442", "P"),
+    "PDrop": ("#999999", "h"),
 }
+METHOD_GROUPS = "Methods at equal budgets", "Methods at equal FLOPs"
 PERCENT = f"{100 * RATIO:g} %"
 
 # The logarithmic axis has no place for a weight of zero: it stands here.
@@ -42,12 +50,13 @@ def draw(results: dict[str, Any], file: Path) -> None:
     require_matplotlib()
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(17, 10), layout="constrained")
+    figure = Figure(figsize=(22, 10), layout="constrained")
     figure.suptitle(
         f"{results['model']}: {results['questions']:,} questions about {results['clips']:,} held-out clips; bars are "
         f"{results['confidence']:.0%} intervals"
     )
-    panels = zip(figure.subplots(2, 3).flat, (_retention, _ablations, _types, _weights, _thresholds, _frames))
+    fillers = (_retention, _methods, _method_flops, _ablations, _types, _weights, _thresholds, _frames)
+    panels = zip(figure.subplots(2, 4).flat, fillers)
     for panel, fill in panels:
         panel.grid(alpha=0.3)
         fill(panel, results)
@@ -69,6 +78,34 @@ def _retention(panel, results: dict[str, Any]) -> None:
     panel.set(title="Accuracy against retention", xlabel="video tokens read, %", xscale="log")
     _label_ticks(panel, [5, 10, 15, 20, 25, 50, 100])
     _finish(panel, results)
+
+
+def _methods(panel, results: dict[str, Any]) -> None:
+    members = _members(results, METHOD_GROUPS[0])
+    for name, of_method in _by_method(members).items():
+        _line(panel, name, of_method, partial(_percent_of_tokens, shift=1.0))
+    panel.set(title="Methods of the paper's Table 1", xlabel="video tokens read, %", xscale="log")
+    _label_ticks(panel, [5, 10, 15, 20, 25, 50, 100])
+    _finish(panel, results)
+
+
+def _method_flops(panel, results: dict[str, Any]) -> None:
+    members = {figures["label"]: figures for group in METHOD_GROUPS for figures in _members(results, group)}
+    for name, of_method in _by_method(members.values()).items():
+        _line(panel, name, of_method, lambda figures: 100 * figures["share_of_prefill_flops"])
+    panel.set(
+        title="The same by FLOPs; layers scaled to the mini", xlabel="FLOPs of reading the video, %", xscale="log"
+    )
+    _label_ticks(panel, [1, 2, 5, 10, 20, 50, 100])
+    _finish(panel, results)
+
+
+def _by_method(members: Iterable[Figures]) -> dict[str, list[Figures]]:
+    # A series' name is the method's and, behind a comma, how it is run here.
+    methods: dict[str, list[Figures]] = {}
+    for figures in members:
+        methods.setdefault(figures["series"].split(",")[0], []).append(figures)
+    return methods
 
 
 def _percent_of_tokens(figures: Figures, shift: float) -> float:

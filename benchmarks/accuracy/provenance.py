@@ -7,7 +7,9 @@ import torch
 import transformers
 
 import modeling_aot_llava
-from benchmarks import video_questions
+from benchmarks import baselines, video_questions
+
+from .settings import BASELINES, Setting
 
 # The modules of this package through which answers come about.
 ANSWERING = ("answering", "clip_tokens", "references", "survey")
@@ -24,6 +26,16 @@ def made_with(checkpoint: Path, device: torch.device) -> dict[str, str]:
         "transformers": transformers.__version__,
         "device": device.type,
     }
+
+
+def definition_of(setting: Setting) -> str:
+    """All that a setting's replies depend on beside `made_with`: of another method, its code too.
+
+    So a changed method is asked anew, and the others' replies stay.
+    """
+    if setting.reduction not in BASELINES:
+        return setting.definition
+    return f"{setting.definition} {content_version(*_code_of(baselines))}"
 
 
 def content_version(*parts: str | Path) -> str:

@@ -1,6 +1,6 @@
 """From replies to figures: everything that the tables and the plot show, as JSON takes it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 from benchmarks.video_questions import QUESTION_TYPES, Question
 
 from .scoring import CONFIDENCE, NUM_DRAWS, Estimate, draw_clips, is_right, share
-from .settings import AOT, FULL_TOKENS, GROUPS, Setting
+from .settings import AOT, FULL, FULL_TOKENS, GROUPS, Setting
 from .survey import Reply
 
 
@@ -17,6 +17,7 @@ def summarise(
     questions: Sequence[Sequence[Question]],
     replies: dict[Setting, Sequence[Reply]],
     tokens_per_frame: int,
+    flops_of: Callable[[Setting, int], int],
     about: dict[str, Any],
 ) -> dict[str, Any]:
     """All results.
@@ -25,6 +26,7 @@ def summarise(
         questions: of each clip.
         replies: of each setting, one for each clip.
         tokens_per_frame: P, that the stock model's language model reads of a frame.
+        flops_of: a setting's FLOPs of reading a clip of which its first layer reads so many tokens.
         about: what else there is to say of the run.
     """
     everything = [question for of_clip in questions for question in of_clip]
@@ -44,7 +46,7 @@ def summarise(
             }
             for kind in kinds
         },
-        "settings": _figures(questions, replies, tokens_per_frame, kinds),
+        "settings": _figures(questions, replies, tokens_per_frame, flops_of, kinds),
         "groups": {
             title: names
             for title, members in GROUPS.items()
@@ -57,6 +59,7 @@ def _figures(
     questions: Sequence[Sequence[Question]],
     replies: dict[Setting, Sequence[Reply]],
     tokens_per_frame: int,
+    flops_of: Callable[[Setting, int], int],
     kinds: list[str],
 ) -> dict[str, dict[str, Any]]:
     draws = draw_clips(len(questions))
@@ -80,14 +83,19 @@ def _figures(
     figures = {}
     for setting, of_setting in replies.items():
         video_tokens = float(np.mean([reply.video_tokens for reply in of_setting]))
+        all_tokens = setting.num_frames * tokens_per_frame
+        flops = float(np.mean([flops_of(setting, reply.video_tokens) for reply in of_setting]))
         figures[setting.name] = {
             "series": setting.series,
+            "label": setting.label,
             "reduction": setting.reduction,
             "retention_ratio": setting.retention_ratio,
             "frames": setting.num_frames,
             "fields": dict(setting.fields),
             "video_tokens": video_tokens,
-            "share_of_video_tokens": video_tokens / (setting.num_frames * tokens_per_frame),
+            "share_of_video_tokens": video_tokens / all_tokens,
+            "prefill_flops": flops,
+            "share_of_prefill_flops": flops / flops_of(FULL, all_tokens),
             "accuracy": accuracy(setting),
             "share_of_full": share_of_full(setting),
             "difference_to_aot": difference_to_aot(setting),

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,17 +17,19 @@ class SavedReplies:
     settings are asked anew, and settings may be added.
     """
 
-    def __init__(self, file: Path, made_with: dict[str, str]):
+    def __init__(self, file: Path, made_with: dict[str, str], definition_of: Callable[[Setting], str]):
         """Reads the file, or begins it.
 
         Args:
-            made_with: versions of all that the replies depend on.
+            made_with: versions of all that every reply depends on.
+            definition_of: a text that tells all else that a setting's replies depend on.
 
         Raises:
             ValueError: if the file's replies were made with something else.
             OSError: if the file cannot be read or written.
         """
         self._file = file
+        self._definition_of = definition_of
         self._replies: dict[tuple[int, str], Reply] = {}
         lines = _whole_lines(file)
         if not lines:
@@ -41,15 +43,15 @@ class SavedReplies:
 
     def missing(self, clip: int, settings: Iterable[Setting]) -> list[Setting]:
         """The settings under which the clip's questions have not been answered yet."""
-        return [setting for setting in settings if (clip, setting.definition) not in self._replies]
+        return [setting for setting in settings if (clip, self._definition_of(setting)) not in self._replies]
 
     def of(self, clip: int, setting: Setting) -> Reply:
         """The reply to a clip under a setting."""
-        return self._replies[clip, setting.definition]
+        return self._replies[clip, self._definition_of(setting)]
 
     def add(self, clip: int, replies: dict[Setting, Reply]) -> None:
         """Adds replies about one clip; they are on the disk afterwards, or none of them is."""
-        by_definition = {setting.definition: reply for setting, reply in replies.items()}
+        by_definition = {self._definition_of(setting): reply for setting, reply in replies.items()}
         self._append({"clip": clip, "replies": {key: asdict(reply) for key, reply in by_definition.items()}})
         self._replies |= {(clip, key): reply for key, reply in by_definition.items()}
 

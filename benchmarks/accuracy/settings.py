@@ -9,6 +9,9 @@ AOT = "AOT"
 UNIFORM_SUBSAMPLING = "uniform subsampling"
 AVERAGE_POOLING = "average pooling"
 RANDOM_TOKENS = "random tokens"
+# Methods of Table 1 by their names in `benchmarks.baselines`; INSIDE are those that work in the language model.
+BASELINES = ("visionzip", "fastvid", "prunevid", "holitom", "dycoke", "fastv", "pdrop")
+INSIDE = ("fastv", "pdrop")
 
 NUM_FRAMES = 16
 RATIO = 0.10
@@ -25,10 +28,10 @@ class Setting:
 
     Attributes:
         series: what a line of the plot or a row of a table is called; the same at every retention ratio.
-        reduction: `AOT`, `FULL_TOKENS` or one of the references.
-        retention_ratio: share of the video tokens.
+        reduction: `AOT`, `FULL_TOKENS`, one of the references or one of `BASELINES`.
+        retention_ratio: share of the video tokens; of a method in the language model, AOT's share at its FLOPs.
         num_frames: frames sampled of a clip.
-        fields: AOT's config fields that are not the default.
+        fields: AOT's config fields, or a method's settings, that are not the default.
     """
 
     series: str
@@ -41,7 +44,18 @@ class Setting:
     def name(self) -> str:
         """Unlike any other setting's."""
         frames = "" if self.num_frames == NUM_FRAMES else f", {self.num_frames} frames"
-        return f"{self.series}, {100 * self.retention_ratio:g} %{frames}"
+        return f"{self.series}{frames}" if self.reduction in INSIDE else f"{self.series}, {self._percent}{frames}"
+
+    @property
+    def label(self) -> str:
+        """What a table calls it, where the number of frames and of all tokens stand beside it."""
+        if self.retention_ratio >= 1 or self.reduction in INSIDE:
+            return self.series
+        return f"{self.series}, {self._percent}"
+
+    @property
+    def _percent(self) -> str:
+        return f"{100 * self.retention_ratio:g} %"
 
     @property
     def definition(self) -> str:
@@ -64,6 +78,7 @@ def _sweep(symbol: str, name: str) -> list[Setting]:
     ]
 
 
+FULL = _full()
 DEFAULT = Setting("AOT", AOT)
 # What the mini does better with: both defaults changed that it does badly with.
 LOCAL_COSINE = {
@@ -72,9 +87,14 @@ LOCAL_COSINE = {
     "inter_frame_aggregation": "cosine",
 }
 
+# AOT's shares at the prefill FLOPs that the mini takes with FastV and PDrop, which read all tokens in the first layer.
+FASTV_RATIO = 0.426
+PDROP_RATIO = 0.454
+PDROP_FIELDS = {"retention_ratio": 1 / 8, "layers": (1, 2, 3)}
+
 GROUPS: dict[str, list[Setting]] = {
     "Accuracy against retention": [
-        _full(),
+        FULL,
         *(Setting("AOT", AOT, ratio) for ratio in RATIOS),
         *(Setting("AOT, dynamic clips", AOT, ratio, fields={"clip_segmentation": "dynamic"}) for ratio in RATIOS),
         *(Setting("AOT, released recipe", AOT, ratio, fields={"recipe": "released"}) for ratio in RATIOS),
@@ -82,6 +102,26 @@ GROUPS: dict[str, list[Setting]] = {
         *(Setting("uniform subsampling", UNIFORM_SUBSAMPLING, ratio) for ratio in RATIOS),
         *(Setting("average pooling", AVERAGE_POOLING, ratio) for ratio in RATIOS),
         *(Setting("random tokens", RANDOM_TOKENS, ratio) for ratio in RATIOS),
+    ],
+    # Table 1. DyCoke goes no lower than a quarter.
+    "Methods at equal budgets": [
+        FULL,
+        *(Setting("AOT", AOT, ratio) for ratio in RATIOS),
+        *(Setting("VisionZip", "visionzip", ratio) for ratio in RATIOS),
+        *(Setting("PruneVid", "prunevid", ratio) for ratio in RATIOS),
+        *(Setting("FastVID, no pooling head", "fastvid", ratio) for ratio in RATIOS),
+        *(Setting("HoliTom", "holitom", ratio) for ratio in RATIOS),
+        Setting("DyCoke", "dycoke", 0.25),
+    ],
+    # Layers of a model of 6, where the paper's has 28.
+    "Methods at equal FLOPs": [
+        FULL,
+        Setting("FastV, scaled: K = 1, 20 % kept", "fastv", FASTV_RATIO, fields={"retention_ratio": 0.2, "layer": 1}),
+        Setting("AOT", AOT, FASTV_RATIO),
+        Setting("PDrop, scaled: layers 1, 2, 3, halves", "pdrop", PDROP_RATIO, fields=PDROP_FIELDS),
+        Setting("AOT", AOT, PDROP_RATIO),
+        Setting("AOT", AOT, 0.25),
+        Setting("PruneVid, scaled: also in layer 2", "prunevid", 0.25, fields={"alpha": 0.4, "layer": 2}),
     ],
     # Tables 4, 5 and 8. "No merging" of Table 4 is "w/o OT" of Table 5.
     "Ablations": [

@@ -5,14 +5,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from transformers import LlavaOnevisionForConditionalGeneration
 
-from benchmarks.video_questions import Scene, ask, render_clip
+from benchmarks.baselines import BaselineGenerator, build_baseline
+from benchmarks.baselines.encoding import encode_video
+from benchmarks.baselines.interface import ReducedVideo
+from benchmarks.video_questions import Question, Scene, ask, render_clip
 from modeling_aot_llava import AOTLlavaOnevisionForConditionalGeneration, AOTLlavaOnevisionProcessor
 
-from .answering import answer_questions
-from .clip_tokens import ClipTokens
-from .settings import Setting
+from .answering import answer_one_by_one, answer_questions
+from .clip_tokens import ClipTokens, pixels_of
+from .settings import BASELINES, Setting
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class Reply:
     """What came of one clip under one setting.
 
     Attributes:
-        video_tokens: how many the language model read, newline not counted.
+        video_tokens: how many the language model's first layer read, newline not counted.
         answers: one for each question of `ask`.
     """
 
@@ -28,34 +31,68 @@ class Reply:
     answers: list[str]
 
 
-def ask_about(
-    scene: Scene,
-    settings: Iterable[Setting],
-    model: AOTLlavaOnevisionForConditionalGeneration,
-    processor: AOTLlavaOnevisionProcessor,
-) -> dict[str, Reply]:
+@dataclass(frozen=True)
+class Checkpoint:
+    """What is asked: the checkpoint as AOT loads it, and as the stock class does, for the other methods."""
+
+    model: AOTLlavaOnevisionForConditionalGeneration
+    processor: AOTLlavaOnevisionProcessor
+    stock: LlavaOnevisionForConditionalGeneration
+
+
+def ask_about(scene: Scene, settings: Iterable[Setting], checkpoint: Checkpoint) -> dict[str, Reply]:
     """Asks all questions about a scene's clip; the replies by name of the setting."""
     questions = ask(scene)
     replies: dict[str, Reply] = {}
-    for num_tokens, videos in _of_one_length(_video_tokens(scene, settings, model, processor)).items():
-        answers = answer_questions(model, processor, torch.stack(list(videos.values())), questions)
-        replies |= {name: Reply(num_tokens, given) for name, given in zip(videos, answers)}
+    videos: dict[str, ReducedVideo] = {}
+    for num_frames, members in _by_frames(settings).items():
+        frames = render_clip(scene, num_frames)
+        before, inside = _reduced(frames, members, checkpoint, questions)
+        videos |= before
+        replies |= inside
+    for (num_tokens, num_places), alike in _of_one_length(videos).items():
+        places = torch.stack([video.places for video in alike.values()]) if num_places else None
+        tokens = torch.stack([video.tokens for video in alike.values()])
+        answers = answer_questions(checkpoint.model, checkpoint.processor, tokens, questions, places, num_places)
+        replies |= {name: Reply(num_tokens, given) for name, given in zip(alike, answers)}
     return replies
 
 
-def _video_tokens(scene: Scene, settings: Iterable[Setting], model, processor) -> dict[str, Tensor]:
+def _reduced(
+    frames, settings: list[Setting], checkpoint: Checkpoint, questions: list[Question]
+) -> tuple[dict[str, ReducedVideo], dict[str, Reply]]:
+    """What the language model reads of a clip; or at once the replies, where that depends on the question."""
+    videos, replies = {}, {}
+    others = [setting for setting in settings if setting.reduction not in BASELINES]
+    if others:
+        clip = ClipTokens(checkpoint.model, checkpoint.processor, frames)
+        videos = {setting.name: ReducedVideo(clip.of(setting)) for setting in others}
+    baselines = [setting for setting in settings if setting.reduction in BASELINES]
+    if baselines:
+        encoded = encode_video(checkpoint.stock, pixels_of(checkpoint.processor, frames))
+        for setting in baselines:
+            generator = BaselineGenerator(checkpoint.stock, method_of(setting))
+            if generator.method.works_inside:
+                replies[setting.name] = Reply(*answer_one_by_one(generator, checkpoint.processor, encoded, questions))
+            else:
+                videos[setting.name] = generator.method.reduce(encoded)
+    return videos, replies
+
+
+def method_of(setting: Setting):
+    """The method of a setting of `BASELINES`."""
+    return build_baseline(setting.reduction, **{"retention_ratio": setting.retention_ratio, **setting.fields})
+
+
+def _by_frames(settings: Iterable[Setting]) -> dict[int, list[Setting]]:
     with_frames: dict[int, list[Setting]] = defaultdict(list)
     for setting in settings:
         with_frames[setting.num_frames].append(setting)
-    tokens = {}
-    for num_frames, members in with_frames.items():
-        clip = ClipTokens(model, processor, render_clip(scene, num_frames))
-        tokens |= {setting.name: clip.of(setting) for setting in members}
-    return tokens
+    return with_frames
 
 
-def _of_one_length(videos: dict[str, Tensor]) -> dict[int, dict[str, Tensor]]:
-    groups: dict[int, dict[str, Tensor]] = defaultdict(dict)
-    for name, tokens in videos.items():
-        groups[len(tokens)][name] = tokens
+def _of_one_length(videos: dict[str, ReducedVideo]) -> dict[tuple[int, int | None], dict[str, ReducedVideo]]:
+    groups: dict[tuple[int, int | None], dict[str, ReducedVideo]] = defaultdict(dict)
+    for name, video in videos.items():
+        groups[len(video.tokens), video.num_places][name] = video
     return groups

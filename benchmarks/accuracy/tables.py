@@ -12,8 +12,10 @@ def as_markdown(results: dict[str, Any]) -> str:
         f"{results['model']} ({made_with['checkpoint']}), {results['clips']:,} held-out clips, "
         f"{results['questions']:,} questions; chance {_percent(results['chance'])} %.\n"
         f"Accuracy in %, in brackets the {results['confidence']:.0%} interval of {results['draws']:,} bootstrap draws "
-        "of clips. Of full: share of the accuracy with all tokens of as many frames. To AOT: difference to AOT at the "
-        "same retention, in points. Both are compared draw by draw.\n"
+        "of clips. Tokens: of the video, that the language model's first layer reads, mean. FLOPs: of reading the "
+        "video (Eq. 17), each layer its own tokens, as a share of those with all tokens. Of full: share of the "
+        "accuracy with all tokens of as many frames. To AOT: difference to AOT at the same retention, in points; for "
+        "FastV and PDrop, to AOT at their FLOPs. Both are compared draw by draw.\n"
         f"{results['date'][:10]}, {made_with['device']}, torch {made_with['torch']}, "
         f"transformers {made_with['transformers']}"
     )
@@ -22,8 +24,8 @@ def as_markdown(results: dict[str, Any]) -> str:
 
 def _table(results: dict[str, Any], group: str) -> str:
     kinds = results["types"]
-    head = ["", "frames", "tokens", "of all", "accuracy", "of full", "to AOT", *kinds]
-    chance = ["chance", "", "", "", _percent(results["chance"]), "", ""]
+    head = ["", "frames", "tokens", "of all", "FLOPs", "accuracy", "of full", "to AOT", *kinds]
+    chance = ["chance", "", "", "", "", _percent(results["chance"]), "", ""]
     rows = [head, *(_row(results["settings"][name], kinds) for name in results["groups"][group])]
     rows.append([*chance, *(_percent(kinds[kind]["chance"]) for kind in kinds)])
     widths = [max(map(len, column)) for column in zip(*rows)]
@@ -34,21 +36,16 @@ def _table(results: dict[str, Any], group: str) -> str:
 
 def _row(figures: dict[str, Any], kinds: list[str]) -> list[str]:
     return [
-        _label(figures),
+        figures["label"],
         str(figures["frames"]),
         f"{figures['video_tokens']:,.0f}",
         f"{100 * figures['share_of_video_tokens']:.1f} %",
+        f"{100 * figures['share_of_prefill_flops']:.1f} %",
         _with_interval(figures["accuracy"]),
         _with_interval(figures["share_of_full"]),
         _with_interval(figures["difference_to_aot"], "+"),
         *(_percent(figures["by_type"][kind]["value"]) for kind in kinds),
     ]
-
-
-def _label(figures: dict[str, Any]) -> str:
-    if figures["retention_ratio"] >= 1:
-        return figures["series"]
-    return f"{figures['series']}, {100 * figures['retention_ratio']:g} %"
 
 
 def _line(cells: list[str], widths: list[int]) -> str:

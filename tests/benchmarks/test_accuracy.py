@@ -13,19 +13,20 @@ from transformers import LlavaOnevisionForConditionalGeneration, LlavaOnevisionP
 import benchmarks.plot
 from aot_llava_cli import answer
 from benchmarks.accuracy import options as options_module
-from benchmarks.accuracy import survey
+from benchmarks.accuracy import provenance, survey
 from benchmarks.accuracy.__main__ import main
 from benchmarks.accuracy.answering import answer_questions
 from benchmarks.accuracy.clip_tokens import ClipTokens, config_of
 from benchmarks.accuracy.options import NUM_CLIPS, parse_options
 from benchmarks.accuracy.plot import draw
-from benchmarks.accuracy.provenance import made_with
+from benchmarks.accuracy.provenance import definition_of, made_with
 from benchmarks.accuracy.references import average_pooling, random_tokens, uniform_subsampling
 from benchmarks.accuracy.results import summarise
 from benchmarks.accuracy.scoring import draw_clips, is_right, share
 from benchmarks.accuracy.settings import (
     AOT,
     AVERAGE_POOLING,
+    BASELINES,
     DEFAULT,
     FULL_TOKENS,
     GROUPS,
@@ -34,8 +35,9 @@ from benchmarks.accuracy.settings import (
     UNIFORM_SUBSAMPLING,
     Setting,
 )
-from benchmarks.accuracy.survey import Reply
+from benchmarks.accuracy.survey import Checkpoint, Reply
 from benchmarks.accuracy.tables import as_markdown
+from benchmarks.baselines import BaselineGenerator
 from benchmarks.train_mini.model.mini_model import build_model, build_processor
 from benchmarks.train_mini.model.tokenizer import build_tokenizer
 from benchmarks.train_mini.recipe import Shape
@@ -74,6 +76,11 @@ def checkpoint(tmp_path_factory):
 def loaded(checkpoint):
     model, processor = answer.load(str(checkpoint), retention_ratio=None)
     return model.eval(), processor
+
+
+@pytest.fixture(scope="module")
+def both(loaded, checkpoint):
+    return Checkpoint(*loaded, LlavaOnevisionForConditionalGeneration.from_pretrained(checkpoint).eval())
 
 
 @pytest.fixture(scope="module")
@@ -156,10 +163,34 @@ def test_tokens_are_those_of_the_model(loaded, frames, clip, monkeypatch):
         torch.testing.assert_close(clip.of(setting), video.tokens, msg=setting.name)
 
 
-def test_survey_asks_every_question_under_every_setting(loaded, clip):
+@pytest.mark.parametrize(
+    "setting",
+    [
+        Setting("FastVID", "fastvid", 0.25),
+        Setting("VisionZip", "visionzip", 0.1),
+        Setting("FastV", "fastv", 0.4, fields={"layer": 1, "retention_ratio": 0.2}),
+        Setting("PDrop", "pdrop", 0.4, fields={"layers": (1, 2, 3), "retention_ratio": 0.125}),
+        Setting("PruneVid", "prunevid", 0.25, fields={"alpha": 0.4, "layer": 2}),
+    ],
+    ids=lambda setting: setting.series,
+)
+def test_answers_of_other_methods_are_those_of_their_generate(both, checkpoint, setting, monkeypatch):
+    setting = dataclasses.replace(setting, num_frames=8)
+    monkeypatch.setattr(survey, "ask", lambda scene: QUESTIONS)
+    answers = survey.ask_about(SCENE, [setting], both)[setting.name].answers
+    generator = BaselineGenerator(both.stock, survey.method_of(setting))
+    stock_processor = LlavaOnevisionProcessor.from_pretrained(checkpoint)
+    frames = render_clip(SCENE, 8)
+    asked = [QUESTIONS[-1], max(QUESTIONS, key=lambda question: len(question.text))]
+    expected = [generated(generator, stock_processor, frames, question) for question in asked]
+    assert [answers[QUESTIONS.index(question)] for question in asked] == expected
+    assert len(set(answers)) > 1
+
+
+def test_survey_asks_every_question_under_every_setting(loaded, both, clip):
     names = ("AOT, 10 %", "uniform subsampling, 10 %", "full tokens, 100 %")
     settings = [few_frames(SETTINGS[name]) for name in names]
-    replies = survey.ask_about(SCENE, [*settings, dataclasses.replace(DEFAULT, num_frames=2)], *loaded)
+    replies = survey.ask_about(SCENE, [*settings, dataclasses.replace(DEFAULT, num_frames=2)], both)
     assert {name: reply.video_tokens for name, reply in replies.items()} == {
         "AOT, 10 %, 4 frames": 78,
         "uniform subsampling, 10 %, 4 frames": 78,
@@ -240,6 +271,8 @@ def test_the_settings_are_all_there():
 def test_every_config_is_valid_and_meets_its_budget(loaded):
     model_config = loaded[0].config
     for setting in SETTINGS.values():
+        if setting.reduction in BASELINES:
+            continue
         config = config_of(setting, model_config)
         assert config.retention_ratio == setting.retention_ratio
         budget = plan_token_budget(config, setting.num_frames).num_video_tokens
@@ -303,12 +336,14 @@ def test_summary_by_hand():
         DEFAULT: [Reply(314, ["red", "A"]), Reply(314, ["red", "A"])],
         uniform: [Reply(313, ["red", "B"]), Reply(315, ["red", "A"])],
     }
-    results = summarise(questions, replies, tokens_per_frame=196, about={"model": "mini"})
+    results = summarise(questions, replies, 196, lambda setting, n: n**2, about={"model": "mini"})
     assert (results["clips"], results["questions"], results["chance"]) == (2, 4, 0.25)
     assert results["types"]["order"] == {"questions": 2, "chance": pytest.approx(1 / 3)}
     figures = results["settings"][uniform.name]
     assert figures["video_tokens"] == 314
     assert figures["share_of_video_tokens"] == 314 / 3136
+    assert figures["prefill_flops"] == (313**2 + 315**2) / 2
+    assert figures["share_of_prefill_flops"] == (313**2 + 315**2) / 2 / 3136**2
     assert figures["accuracy"]["value"] == 1 / 4
     assert figures["share_of_full"]["value"] == pytest.approx(1 / 3)
     assert figures["difference_to_aot"]["value"] == -1 / 4
@@ -445,6 +480,14 @@ def test_without_matplotlib_nothing_is_measured(checkpoint, tmp_path, monkeypatc
     assert not (tmp_path / "new").exists()
 
 
+def test_a_changed_method_is_asked_anew_and_nothing_else(monkeypatch):
+    aot, fastv = SETTINGS["AOT, 10 %"], SETTINGS["FastV, scaled: K = 1, 20 % kept"]
+    before = [definition_of(aot), definition_of(fastv)]
+    monkeypatch.setattr(provenance, "content_version", lambda *parts: "another")
+    assert definition_of(aot) == before[0]
+    assert definition_of(fastv) != before[1]
+
+
 @pytest.mark.parametrize(("name", "is_another"), [("README.md", False), ("config.json", True), ("new.json", True)])
 def test_all_files_of_a_checkpoint_but_its_card_make_it_another(name, is_another, tmp_path):
     for file in ("README.md", "config.json"):
@@ -463,7 +506,7 @@ def invented(names):
         for name in names
     }
     made_with = {"checkpoint": "0" * 12, "device": "cpu", "torch": "2", "transformers": "5"}
-    return summarise(questions, replies, 196, {"model": "mini", "made with": made_with})
+    return summarise(questions, replies, 196, lambda setting, n: n, {"model": "mini", "made with": made_with})
 
 
 @pytest.mark.parametrize(

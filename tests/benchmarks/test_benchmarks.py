@@ -22,12 +22,14 @@ from benchmarks.comparison import Comparison
 from benchmarks.cost import count_flops
 from benchmarks.measure import PeakMemory
 from benchmarks.options import parse_options
+from benchmarks.parts import PARTS
 from benchmarks.shapes import SHAPES, build_models, fill_in_defaults, make_prompt, random_videos
 from benchmarks.stages import CompressionInputs
-from modeling_aot_llava import AOTLlavaOnevisionConfig
+from modeling_aot_llava import AOTLlavaOnevisionConfig, fused_kernels
 
 CPU = torch.device("cpu")
 TEXT_TOKENS = 30
+AOTS_PARTS = "attention_received_seconds", "compression_seconds"
 TINY = {"num_layers": 2, "hidden_size": 64, "intermediate_size": 128}
 QUICK = ["--frames", "2", "--stage-frames", "2", "--ratios", "1.0,0.1", "--repeats", "1", "--decode-tokens", "2"]
 QUICK += ["--device", "cpu"]
@@ -151,6 +153,50 @@ def test_ratios_are_those_of_the_medians(report):
         limit = stock["flops"]["first_token"] / case["flops"]["first_token"]
         assert case["flops_limit"] == pytest.approx(limit)
         assert case["share_of_flops_limit"] == pytest.approx(speedups["first_token_seconds"] / limit)
+
+
+def test_parts_add_up_to_the_time_to_first_token(report):
+    for case in compared(report):
+        for sample in range(2):
+            parts = {name: case[name]["samples"][sample] for name in PARTS}
+            assert sum(parts.values()) == pytest.approx(case["first_token_seconds"]["samples"][sample])
+            own = [parts[name] for name in AOTS_PARTS]
+            assert all(seconds > 0 for seconds in own) if case["retention_ratio"] == 0.1 else not any(own)
+            assert all(seconds > 0 for name, seconds in parts.items() if name not in AOTS_PARTS)
+
+
+def test_reading_and_preparing_the_video_is_measured_beside_it(report, folder):
+    for case in compared(report):
+        for name in ("reading_seconds", "processing_seconds"):
+            assert len(case["preparation"][name]["samples"]) == 2
+            assert case["preparation"][name]["min"] > 0
+    table = (folder / "stdout").read_text()
+    for frames in (2, 3):
+        assert f"Before that, on the CPU: a video's {frames} frames are read in" in table
+
+
+def test_a_trace_is_written_on_request(models, tmp_path):
+    options = parse_options([*QUICK, "--ratios", "0.1", "--profile", "--output", str(tmp_path)], "benchmarks")
+    fill_in_defaults(options, CPU)
+    list(Comparison(*models, options, contextlib.nullcontext).run())
+    (trace,) = tmp_path.iterdir()
+    assert trace.name == "trace-2-frames-batch-1.json"
+    names = {event.get("name") for event in json.loads(trace.read_text())["traceEvents"]}
+    assert "aten::bmm" in names
+
+
+def test_on_a_gpu_aot_also_runs_without_its_kernels(models, monkeypatch):
+    """What a GPU's run compares, without one: the kernels are refused for the eager contender alone."""
+    options = parse_options([*QUICK, "--ratios", "1.0,0.1"], "benchmarks")
+    fill_in_defaults(options, CPU)
+    comparison = Comparison(*models, options, contextlib.nullcontext)
+    monkeypatch.setattr(comparison, "_weight", SimpleNamespace(is_cuda=True))
+    contenders = comparison._contenders(num_frames=2)
+    assert [comparison_module._name(each) for each in contenders] == ["stock", "AOT 100%", "AOT 10%, eager", "AOT 10%"]
+    monkeypatch.setattr(fused_kernels, "can_run_kernels", lambda args: True)
+    for contender in contenders:
+        with contender.active():
+            assert fused_kernels.can_run_kernels(()) == contender.has_kernels
 
 
 def test_stages_are_those_of_aot_and_add_up(report):

@@ -1,7 +1,9 @@
 """The model card: metadata that the Hub understands, the operating point, and code that can be run."""
 
 import ast
+import json
 import re
+import shlex
 from dataclasses import replace
 
 import huggingface_hub
@@ -147,6 +149,22 @@ def test_the_code_of_another_branch_names_it(render):
     ast.parse(code)
     assert 'model_id = "me/variant"\nrevision = "twenty"\n' in code
     assert code.count("model_id, revision=revision, trust_remote_code=True") == 2
+
+
+def test_the_server_reads_this_branch_and_as_many_frames(render):
+    *_, command = code_blocks(render(revision="twenty", point=replace(POINT, num_frames=64)).text, "bash")
+    words = shlex.split(command.replace("\\\n", " "))
+    assert words[:3] == ["vllm", "serve", "me/variant"]
+    options = dict(zip(words[3:], words[4:]))
+    assert "--trust-remote-code" in words
+    assert options["--revision"] == "twenty"
+    assert json.loads(options["--media-io-kwargs"]) == {"video": {"num_frames": 64}}
+
+
+def test_what_cannot_be_served_says_so(render):
+    text = render(point=replace(POINT, has_fixed_token_count=False)).text
+    assert "vllm serve" not in text
+    assert "vLLM cannot serve it" in text
 
 
 def test_lines_fit_on_the_page():

@@ -15,7 +15,7 @@ from safetensors import safe_open
 from modeling_aot_llava import AOTLlavaOnevisionConfig
 from modeling_aot_llava.inter_frame_transport import merge_next_frame
 from modeling_aot_llava.intra_frame_transport import aggregate_within_frames
-from modeling_aot_llava.optimal_transport import cosine_similarity
+from modeling_aot_llava.optimal_transport import cosine_similarity, directions_of
 from modeling_aot_llava.released_recipe import ReleasedRecipe
 from modeling_aot_llava.spatial_pooling import pool_kept_positions, pooling_matrix
 from modeling_aot_llava.spatiotemporal_pruning import compress_video_features
@@ -88,7 +88,9 @@ def test_anchors(golden):
 
 def test_intra_frame_transport(golden, recipe):
     index = anchor_index_of(golden)
-    merged = aggregate_within_frames(golden.features, take(golden.features, index), index, golden.config, recipe)
+    others = torch.stack([torch.nonzero(~row).flatten() for row in golden.anchor_mask.bool()])
+    anchors = take(golden.features, index)
+    merged = aggregate_within_frames(golden.features, anchors, index, others, golden.config, recipe)
     torch.testing.assert_close(merged, take(golden.intra_merged, index), **STEP)
     assert (merged - take(golden.features, index)).abs().max() > 1e-2
 
@@ -118,8 +120,8 @@ def test_inter_frame_step(golden, recipe):
     # The plan's entries are of order 1e-3; 1e-4 would let a wrong one pass.
     torch.testing.assert_close(plan[0], golden.pair_plan, rtol=1e-4, atol=1e-8)
 
-    updated, changed = merge_next_frame(anchors, sources, golden.config, recipe, step=1)
-    assert torch.equal(changed[0], golden.pair_keep.bool())
+    updated, merged = merge_next_frame(anchors, sources, directions_of(sources), golden.config, recipe, step=1)
+    assert torch.equal(~merged[0], golden.pair_keep.bool())
     torch.testing.assert_close(updated[0], golden.pair_new_anchors, **STEP)
 
 

@@ -207,6 +207,6 @@ def test_placeholders_are_tokens_and_newlines(video_processor, num_frames, mode,
     all_tokens = num_frames * side**2
     budget = (parts * all_tokens + 32) // 64  # rounded half up; 64ths are exact in binary
     budget = min(all_tokens, max(budget, 1, min(8, num_frames // 2))) if parts < 64 else all_tokens
-    position = base if parts >= 64 or fewer is None else fewer
+    position = base if budget == all_tokens or fewer is None else fewer
     newlines = {"grid": num_frames * side, "frame": num_frames, "one_token": 1, "no_token": 0}[position]
     assert counted == budget + newlines

@@ -61,7 +61,9 @@ import torch
 import transformers
 from transformers import (
     AutoConfig,
+    AutoModel,
     AutoModelForImageTextToText,
+    AutoModelForMultimodalLM,
     AutoProcessor,
     LlavaOnevisionForConditionalGeneration,
     pipeline,
@@ -127,6 +129,10 @@ report["stock class: same weights"] = all(
     torch.equal(stock.state_dict()[name], value) for name, value in model.state_dict().items()
 )
 
+inner_model = AutoModel.from_pretrained(folder, trust_remote_code=True)
+multimodal = AutoModelForMultimodalLM.from_pretrained(folder, trust_remote_code=True)
+report["other auto classes"] = [[origin(other), type(other).__name__] for other in (inner_model, multimodal)]
+
 processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
 other_processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True, retention_ratio=0.2)
 report["processor"] = [
@@ -178,6 +184,8 @@ report["pipeline"] = {
         text=[{"role": "user", "content": [{"type": "text", "text": "What?"}]}], return_full_text=False, **short
     )[0]["generated_text"],
 }
+any_to_any = pipeline("any-to-any", model=str(folder), trust_remote_code=True)
+report["any-to-any"] = any_to_any(text=video, return_full_text=False, **short)[0]["generated_text"]
 report["decoded"] = processor.decode(report["answer"][0][len(report["input_ids"][0]) :], skip_special_tokens=True)
 
 # A machine without PyAV: the code is fetched and imported anew, for it is another folder's.
@@ -275,6 +283,10 @@ def test_nothing_of_the_project_was_imported(report):
 def test_the_auto_classes_load_the_folders_code(report):
     assert report["config"] == ["transformers_modules", "AOTLlavaOnevisionConfig", 0.1, 0.2]
     assert report["model"] == ["transformers_modules", "AOTLlavaOnevisionForConditionalGeneration", []]
+    assert report["other auto classes"] == [
+        ["transformers_modules", "AOTLlavaOnevisionModel"],
+        ["transformers_modules", "AOTLlavaOnevisionForConditionalGeneration"],
+    ]
     assert report["processor"] == ["transformers_modules", "AOTLlavaOnevisionProcessor", 0.1, 0.2]
 
 
@@ -322,6 +334,7 @@ def test_the_pipeline_answers_about_a_video(report, here):
     assert report["pipeline"]["video at 0.2"] == here[0.2]["answer"][0]
     assert report["pipeline"]["video, text"] == report["decoded"]
     assert report["pipeline"]["videos"] == [report["decoded"]] * 2
+    assert report["any-to-any"] == report["decoded"]
 
 
 @pytest.mark.parametrize("question", ["image", "image and text", "text"])
@@ -375,7 +388,7 @@ def test_every_module_of_the_package_is_published_as_it_is(root):
 @pytest.mark.parametrize("name", sorted(code_files(PACKAGE) - {"__init__.py"}))
 def test_published_files_import_only_what_is_there(name):
     absolute, relative = imported(PACKAGE / name)
-    assert absolute <= sys.stdlib_module_names | {"torch", "transformers", "numpy", "av"}
+    assert absolute <= sys.stdlib_module_names | {"torch", "transformers", "numpy", "av", "triton", "vllm"}
     for dots, module in relative:
         assert dots == 1
         assert (PACKAGE / f"{module}.py").is_file()  # `from . import name` is not followed by the Hub's loader
@@ -396,7 +409,9 @@ def test_the_saved_files_point_to_the_code(root):
     config = json.loads((root / "aot/config.json").read_text())
     assert config["auto_map"] == {
         "AutoConfig": "configuration_aot_llava.AOTLlavaOnevisionConfig",
+        "AutoModel": "modeling_aot_llava.AOTLlavaOnevisionModel",
         "AutoModelForImageTextToText": "modeling_aot_llava.AOTLlavaOnevisionForConditionalGeneration",
+        "AutoModelForMultimodalLM": "modeling_aot_llava.AOTLlavaOnevisionForConditionalGeneration",
     }
     processor = json.loads((root / "aot/processor_config.json").read_text())
     assert processor["auto_map"] == {"AutoProcessor": "processing_aot_llava.AOTLlavaOnevisionProcessor"}

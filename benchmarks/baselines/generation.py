@@ -1,0 +1,155 @@
+"""Runs a method on a LLaVA-OneVision model through the ordinary `generate`, one prompt at a time."""
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import LlavaOnevisionForConditionalGeneration
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from modeling_aot_llava.prompt_layout import find_placeholder_spans
+
+from .encoding import encode_video
+from .interface import Baseline, PromptSpan, ReducedVideo
+from .pooling_head import PoolingHead
+
+
+class BaselineGenerator:
+    """The stock model, reading videos as one method does.
+
+    ```python
+    model = LlavaOnevisionForConditionalGeneration.from_pretrained(...)
+    generator = BaselineGenerator(model, build_baseline("fastvid", retention_ratio=0.1))
+    output = generator.generate(**processor(text=..., videos=..., return_tensors="pt"), max_new_tokens=20)
+    ```
+    """
+
+    def __init__(
+        self,
+        model: LlavaOnevisionForConditionalGeneration,
+        method: Baseline,
+        pooling_head: PoolingHead | None = None,
+    ):
+        """The model itself is never changed.
+
+        Args:
+            pooling_head: for FastVID, `PoolingHead.from_pretrained()`; see `encode_video` for what it does without.
+        """
+        self.model = model
+        self.method = method
+        self.pooling_head = pooling_head
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        input_ids: Tensor,
+        pixel_values_videos: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        **options: Any,
+    ) -> Tensor:
+        """Answers each row's prompt about its video, row by row.
+
+        Args:
+            input_ids: (rows, columns) with the stock processor's placeholders, F * P + 1 of one video a row.
+            pixel_values_videos: (rows, F, channels, height, width).
+            attention_mask: (rows, columns), 0 where a row is padded.
+            options: of `generate`.
+
+        Returns:
+            (rows, columns + longest answer): each row as it came, and its answer, padded on the right.
+
+        Raises:
+            ValueError: if there is not one video a row, the placeholders do not fit it, or the cache is off.
+        """
+        if pixel_values_videos is None:
+            return self.model.generate(input_ids=input_ids, attention_mask=attention_mask, **options)
+        if len(pixel_values_videos) != len(input_ids):
+            raise ValueError(
+                f"There are {len(pixel_values_videos)} videos for {len(input_ids)} prompts, but the methods take one "
+                "video a prompt."
+            )
+        if options.get("use_cache") is False:
+            raise ValueError("use_cache is False, but the methods need a cache: leave it out.")
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        answers = []
+        for row, pixels, row_mask in zip(input_ids, pixel_values_videos, mask):
+            prompt = row[row_mask.bool()].unsqueeze(0)
+            video = encode_video(self.model, pixels.unsqueeze(0), self.pooling_head)
+            num_placeholders = video.tokens.shape[0] * video.tokens.shape[1] + 1
+            answers.append(self.answer(prompt, self.method.reduce(video), num_placeholders, **options))
+        padding = self.model.generation_config.pad_token_id or 0
+        padded = nn.utils.rnn.pad_sequence(answers, batch_first=True, padding_value=padding)
+        return torch.cat([input_ids, padded], dim=1)
+
+    def answer(self, prompt: Tensor, video: ReducedVideo, num_placeholders: int, **options: Any) -> Tensor:
+        """Answers one prompt about a video that has been encoded and reduced.
+
+        Args:
+            prompt: (1, n), unpadded.
+            video: of `method.reduce`.
+            num_placeholders: F * P + 1, that the prompt has to have.
+            options: of `generate`.
+
+        Returns:
+            (written,), the answer alone.
+        """
+        (placeholders,) = find_placeholder_spans(prompt == self.model.config.video_token_id, 1)
+        if placeholders.length != num_placeholders:
+            raise ValueError(
+                f"The prompt has {placeholders.length} video placeholders, but this video needs {num_placeholders}, "
+                "newline included. Make prompt and pixels with one call of the processor, with all tokens."
+            )
+        span = PromptSpan(placeholders.start, len(video.tokens))
+        ids, positions = fit_prompt(prompt, span, num_placeholders, video.places)
+        newline = self.model.model.image_newline.to(video.tokens)
+        features = torch.cat([video.tokens, newline.unsqueeze(0)]).to(self.model.dtype).unsqueeze(0)
+        model = self._model_for(span, video)
+        output = model.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            position_ids=positions,
+            mm_encoder_outputs={"video": BaseModelOutputWithPooling(pooler_output=features)},
+            **options,
+        )
+        return output[0, ids.shape[1] :]
+
+    def _model_for(self, span: PromptSpan, video: ReducedVideo) -> LlavaOnevisionForConditionalGeneration:
+        language_model = self.method.wrap(self.model.model.language_model, span, video)
+        return self.model if language_model is None else with_language_model(self.model, language_model)
+
+
+def fit_prompt(prompt: Tensor, span: PromptSpan, num_full: int, places: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The prompt with as many placeholders as there are tokens, and its position ids.
+
+    Args:
+        prompt: (1, n), with `num_full` placeholders from `span.start`.
+        span: the video as it is read.
+        places: of its tokens in the full video, where positions stay what they were.
+
+    Returns:
+        Two of (1, m).
+    """
+    video = torch.arange(span.num_tokens, device=prompt.device) if places is None else places
+    columns = torch.arange(prompt.shape[1], device=prompt.device)
+    after = columns[span.start + num_full - 1 :]  # from the newline on
+    kept = torch.cat([columns[: span.start], span.start + video, after])
+    positions = kept if places is not None else torch.arange(len(kept), device=prompt.device)
+    return prompt[:, kept], positions.unsqueeze(0)
+
+
+def with_language_model(
+    model: LlavaOnevisionForConditionalGeneration, language_model: nn.Module
+) -> LlavaOnevisionForConditionalGeneration:
+    """The same model, weights shared, with another language model; the given one stays as it is."""
+    outer, inner = _shallow_copy(model), _shallow_copy(model.model)
+    inner.language_model = language_model
+    outer.model = inner
+    return outer
+
+
+def _shallow_copy(module: nn.Module) -> nn.Module:
+    duplicate = copy.copy(module)
+    # A copy shares the dictionary in which modules are registered.
+    duplicate._modules = dict(module._modules)
+    return duplicate

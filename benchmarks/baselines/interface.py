@@ -1,0 +1,138 @@
+"""What every method is: something done to the video before the language model, inside it, or both.
+
+A method is a frozen dataclass; its fields are its settings, and `retention_ratio` is the one that all have. It is
+built by name with `build_baseline` and run with `BaselineGenerator`, both in this package.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class EncodedVideo:
+    """One video as the stock model hands it to its language model, with what methods look at to choose among it.
+
+    Attributes:
+        tokens: (F, P, D), after projector and pooling, newlines not included.
+        attention: (F, P), attention received at the vision tower's last layer, pooled like the tokens.
+        keys: (F, P, w), key vectors of that layer, mean over heads, pooled like the tokens.
+        frame_features: (F, C), one global feature a frame.
+        frame_attention: (F, P), how much of each token is in its frame's global feature.
+    """
+
+    tokens: Tensor
+    attention: Tensor
+    keys: Tensor
+    frame_features: Tensor
+    frame_attention: Tensor
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Frames with common static places: what they have in common stands before what each has to itself (PruneVid).
+
+    Attributes:
+        num_static: tokens that stand for all frames of the segment.
+        num_dynamic: tokens of each of them.
+    """
+
+    num_frames: int
+    num_static: int
+    num_dynamic: int
+
+
+@dataclass(frozen=True)
+class ReducedVideo:
+    """What the language model reads of a video.
+
+    Attributes:
+        tokens: (n, D), without the newline that follows the whole video.
+        places: (n,), the tokens' places in the unreduced video, where the method keeps its position ids; else None,
+            and positions are counted anew.
+        num_places: F * P, the places of the unreduced video; None with `places`.
+        segments: of PruneVid; they say which tokens compete with each other inside the model.
+    """
+
+    tokens: Tensor
+    places: Tensor | None = None
+    num_places: int | None = None
+    segments: Sequence[Segment] = ()
+
+
+@dataclass(frozen=True)
+class PromptSpan:
+    """Where a prompt's video is: `num_tokens` rows from `start`, and a newline after them."""
+
+    start: int
+    num_tokens: int
+
+    @property
+    def end(self) -> int:
+        """The newline's row."""
+        return self.start + self.num_tokens
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A method. Without changes it is the stock model.
+
+    Attributes:
+        name: by which it is built.
+        retention_ratio: above 0 up to 1; each method says of what it is the share.
+    """
+
+    name: ClassVar[str]
+
+    retention_ratio: float
+
+    def __post_init__(self):
+        """Checks the settings; raises ValueError."""
+        check_share("retention_ratio", self.retention_ratio)
+
+    def reduce(self, video: EncodedVideo) -> ReducedVideo:
+        """What the language model reads."""
+        return ReducedVideo(video.tokens.flatten(0, 1))
+
+    @property
+    def works_inside(self) -> bool:
+        """Whether what the language model reads of the video depends on the prompt, or on what is written."""
+        return False
+
+    def wrap(self, language_model: nn.Module, span: PromptSpan, video: ReducedVideo) -> nn.Module | None:
+        """The language model for one prompt and its answer; None where the method leaves it alone."""
+        return None
+
+    def num_video_tokens(self, num_frames: int, tokens_per_frame: int) -> int:
+        """How many tokens the language model's first layer reads; the most where it depends on the video."""
+        return num_frames * tokens_per_frame
+
+    def tokens_per_layer(self, num_tokens: int, num_layers: int) -> list[int]:
+        """How many video tokens each layer of the language model reads, when the first reads `num_tokens`."""
+        return [num_tokens] * num_layers
+
+
+def check_share(name: str, value: float) -> None:
+    """Raises ValueError unless it is above 0 and at most 1."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
+        raise ValueError(f"{name} is {value!r}, but must be a number above 0 and at most 1.")
+
+
+def check_count(name: str, value: int, least: int = 1) -> None:
+    """Raises ValueError unless it is an integer from `least`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name} is {value!r}, but must be an integer from {least}.")
+
+
+def take_rows(values: Tensor, rows: Tensor) -> Tensor:
+    """Of each frame its own rows: (F, N, D), (F, n) -> (F, n, D)."""
+    return values.gather(1, rows.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
+
+
+def other_rows(rows: Tensor, num_rows: int) -> Tensor:
+    """The rows of each frame that are not named, in order: (F, n) -> (F, N - n)."""
+    is_named = torch.zeros(len(rows), num_rows, dtype=torch.bool, device=rows.device).scatter(1, rows, True)
+    return (~is_named).nonzero()[:, 1].view(len(rows), -1)

@@ -1,0 +1,112 @@
+"""What AOT puts on a GPU for one video: kernels, and how often the host waits. `python -m benchmarks.launches`
+
+Needs no GPU. The video's tensors are PyTorch's fake tensors: they have a shape and say that they lie on a GPU, so the
+code takes every turn that it takes there, but they hold no numbers. A dispatch mode sees each operation:
+
+- one that makes or changes a tensor on the GPU counts as one kernel, a custom operator as those that it launches;
+  views and allocations count nothing. (A sort is one operation, though it may be several kernels.)
+- the host waits where it reads a value, where a shape depends on values, and where a copy from or to the GPU is not
+  asked to go on in the background.
+"""
+
+import argparse
+import sys
+from collections import Counter
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from modeling_aot_llava import AOTLlavaOnevisionConfig
+from modeling_aot_llava.fused_kernels import LAUNCHES, NAMESPACE, triton
+from modeling_aot_llava.spatiotemporal_pruning import compress_video_features
+
+FRAMES = (8, 32, 64, 128)
+WIDTH = 3584
+
+# Operations that touch no memory, though their schema does not say so.
+WITHOUT_KERNEL = {"aten::_unsafe_view", "aten::empty", "aten::empty_like", "aten::new_empty", "aten::lift_fresh"}
+
+# What the host reads from a tensor that holds no numbers.
+READ_VALUE = {torch.bool: True}
+
+
+class LaunchCount(TorchDispatchMode):
+    """Counts while it is active.
+
+    Attributes:
+        kernels: operations by name.
+        waits: the same of those that the host waits for.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.kernels: Counter[str] = Counter()
+        self.waits: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        name = function._schema.name
+        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        if function is torch.ops.aten._local_scalar_dense.default:
+            self.waits[name] += given[0].is_cuda
+            return READ_VALUE.get(given[0].dtype, 1)
+        result = function(*args, **kwargs)
+        made = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+        on_gpu = [tensor.is_cuda for tensor in (*given, *made) if tensor.dim() or tensor.is_cuda]
+        if not any(on_gpu) or not made or _is_view(function) or name in WITHOUT_KERNEL:
+            return result
+        namespace, _, operator = name.partition("::")
+        self.kernels[name] += LAUNCHES[operator] if namespace == NAMESPACE else 1
+        self.waits[name] += not all(on_gpu) and not _goes_on(function, args, kwargs)
+        return result
+
+
+def count_launches(num_frames: int, config: AOTLlavaOnevisionConfig, width: int = WIDTH) -> LaunchCount:
+    """What `compress_video_features` puts on a GPU.
+
+    Args:
+        num_frames: of the video.
+        config: AOT's fields and the patch grid.
+        width: D, channels of a token; no count depends on it.
+    """
+    with torch.no_grad(), FakeTensorMode():
+        patches = config.patch_grid_size**2
+        features = torch.empty(num_frames, patches, width, dtype=torch.bfloat16, device="cuda")
+        attention = torch.empty(num_frames, patches, dtype=torch.float32, device="cuda")
+        with LaunchCount() as count:
+            compress_video_features(features, attention, attention, config, features[:, 0])
+    return count
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Prints a table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.launches", description=__doc__.splitlines()[0])
+    parser.add_argument("--frames", type=int, nargs="+", default=FRAMES, metavar="N", help="frames of a video")
+    parser.add_argument("--operations", action="store_true", help="also say which operations these are")
+    options = parser.parse_args(arguments)
+    if triton is None:
+        print("Triton is not installed: these are the plain formulas, without the kernels.", file=sys.stderr)
+    print(f"{'frames':>6}  {'kernels':>7}  {'host waits':>10}")
+    for num_frames in options.frames:
+        count = count_launches(num_frames, AOTLlavaOnevisionConfig())
+        print(f"{num_frames:>6}  {count.kernels.total():>7}  {count.waits.total():>10}")
+        if options.operations:
+            for name, number in count.kernels.most_common():
+                print(f"{'':>8}{number:>7}  {name}" + f", {count.waits[name]} waits" * bool(count.waits[name]))
+
+
+def _is_view(function) -> bool:
+    aliases = [value.alias_info for value in function._schema.returns]
+    return any(alias is not None and not alias.is_write for alias in aliases)
+
+
+def _goes_on(function, args: tuple, kwargs: dict) -> bool:
+    given = {argument.name: value for argument, value in zip(function._schema.arguments, args)} | kwargs
+    return bool(given.get("non_blocking"))
+
+
+if __name__ == "__main__":
+    main()

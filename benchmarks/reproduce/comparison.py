@@ -1,0 +1,82 @@
+"""The paper's rows beside those that were run."""
+
+from collections.abc import Mapping, Sequence
+
+from .paper_tables import BENCHMARKS, TABLES, Row, Table
+from .result_files import Run
+
+
+def as_markdown(runs: Sequence[Run], names: Sequence[str]) -> str:
+    """The wanted tables, each figure as `ours / paper's`, and the runs that are no row of them."""
+    used: set[int] = set()
+    parts = []
+    for name in names:
+        table = TABLES[name]
+        lines = [f"### {table.title}", "", "| ours / paper | " + " | ".join((*BENCHMARKS, "mean")) + " |"]
+        lines.append("|---|" + "---:|" * (len(BENCHMARKS) + 1))
+        notes: list[str] = []
+        for row in table.rows:
+            matching = [number for number, run in enumerate(runs) if is_run_of(run, row, table)]
+            used |= set(matching)
+            # Of several runs of a benchmark the newest counts.
+            scores = {key: value for number in matching for key, value in runs[number].scores.items()}
+            notes += [f"{row.title}: {note}" for number in matching for note in runs[number].notes]
+            lines.append(_line(row, scores))
+        parts.append("\n".join([*lines, "", *(f"- {note}" for note in dict.fromkeys(notes))]).rstrip())
+    others = [run for number, run in enumerate(runs) if number not in used]
+    if others:
+        parts.append("### Other runs\n\n" + "\n".join(map(_other, others)))
+    return "\n\n".join(parts) + "\n"
+
+
+def is_run_of(run: Run, row: Row, table: Table) -> bool:
+    """Whether a run has exactly the row's model and arguments, and the table's kind of checkpoint and frames."""
+    same_checkpoint = ("video" in run.pretrained.lower()) == ("video" in table.pretrained.lower())
+    same_frames = run.num_frames in (None, table.num_frames)
+    return same_checkpoint and same_frames and run.model == row.model and _same(run.arguments, row.arguments)
+
+
+def _same(given: Mapping[str, str], wanted: Mapping[str, object]) -> bool:
+    return set(given) == set(wanted) and all(_equal(given[name], value) for name, value in wanted.items())
+
+
+def _equal(text: str, value: object) -> bool:
+    if isinstance(value, (int, float)):
+        try:
+            return float(text) == value
+        except ValueError:
+            return False
+    return text == str(value)
+
+
+def _line(row: Row, scores: Mapping[str, float]) -> str:
+    cells = [_cell(scores.get(name), printed) for name, printed in zip(BENCHMARKS, row.scores)]
+    complete = all(name in scores for name in BENCHMARKS)
+    mean = sum(scores[name] for name in BENCHMARKS) / len(BENCHMARKS) if complete else None
+    return "| " + " | ".join([row.title, *cells, _cell(mean, row.mean)]) + " |"
+
+
+def _cell(ours: float | None, printed: float | None) -> str:
+    return " / ".join("-" if value is None else f"{value:.1f}" for value in (ours, printed))
+
+
+def _other(run: Run) -> str:
+    arguments = ",".join(f"{name}={value}" for name, value in run.arguments.items())
+    scores = ", ".join(f"{name} {value:.1f}" for name, value in run.scores.items()) or "no score of the paper's tables"
+    notes = f" ({'; '.join(run.notes)})" if run.notes else ""
+    return f"- {run.model} {arguments or 'without arguments'}: {scores}{notes}"
+
+
+def commands(name: str, output: str, num_processes: int) -> list[str]:
+    """The command of each row of a table, for a shell."""
+    table = TABLES[name]
+    lines = []
+    for row in table.rows:
+        fields = ",".join(f"{key}={value}" for key, value in row.arguments.items())
+        lines.append(
+            f"accelerate launch --num_processes {num_processes} -m lmms_eval --model {row.model} "
+            f"--model_args pretrained={table.pretrained},max_frames_num={table.num_frames},{fields} "
+            "--tasks mvbench,egoschema_subset,longvideobench_val_v,videomme "
+            f"--batch_size 1 --log_samples --output_path {output}"
+        )
+    return lines

@@ -1,0 +1,124 @@
+"""Reads the result files that lmms-eval writes with --output_path, `.../MODEL/DATE_results.json`."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .paper_tables import BENCHMARKS
+
+# Scores of the tasks, and what makes per cent of them. lmms-eval appends the filter to the metric's name.
+METRICS = {
+    "EgoSchema": (("egoschema_subset", "score", 100), ("egoschema", "submission", 100)),
+    "LongVideoBench": (("longvideobench_val_v", "lvb_acc", 100),),
+    "VideoMME": (("videomme", "videomme_perception_score", 1),),
+}
+MVBENCH_METRIC = "mvbench_accuracy"
+MVBENCH_TASKS = 20
+
+# Arguments that change speed, place or input, but not the method.
+NEUTRAL = {
+    *("pretrained", "max_frames_num", "batch_size", "device", "device_map", "dtype", "torch_dtype"),
+    *("attn_implementation", "use_cache", "conv_template", "revision", "trust_remote_code", "video_decode_backend"),
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One result file.
+
+    Attributes:
+        file: where it is.
+        model: lmms-eval's name of the model.
+        pretrained: the checkpoint.
+        num_frames: `max_frames_num`, or None.
+        arguments: the model's, as text, without those that do not change the method.
+        scores: in %, by benchmark; those that the file has.
+        notes: what a reader of the scores has to know.
+    """
+
+    file: Path
+    model: str
+    pretrained: str
+    num_frames: int | None
+    arguments: Mapping[str, str]
+    scores: Mapping[str, float]
+    notes: tuple[str, ...]
+
+
+def read_runs(places: list[Path]) -> list[Run]:
+    """All result files in folders, or files themselves, oldest first.
+
+    Raises:
+        ValueError: if a file is none of lmms-eval's, or there is none.
+    """
+    files = [file for place in places for file in (place.rglob("*_results.json") if place.is_dir() else [place])]
+    if not files:
+        named = ", ".join(map(str, places))
+        raise ValueError(f"There is no *_results.json in {named}: give lmms-eval's --output_path.")
+    return [read_run(file) for file in sorted(set(files), key=lambda file: file.name)]
+
+
+def read_run(file: Path) -> Run:
+    """One file."""
+    try:
+        content = json.loads(file.read_text())
+        results, config = content["results"], content["config"]
+        arguments = dict(_arguments(config["model_args"]))
+        scores, notes = _scores(results, content.get("n-samples", {}))
+        model = config["model"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{file} is not a result file of lmms-eval: {type(error).__name__} {error}.") from None
+    frames = arguments.get("max_frames_num")
+    return Run(
+        file,
+        model,
+        arguments.get("pretrained", ""),
+        int(frames) if frames else None,
+        {name: value for name, value in arguments.items() if name not in NEUTRAL},
+        scores,
+        notes,
+    )
+
+
+def _arguments(given: str | Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
+    if isinstance(given, Mapping):
+        yield from ((name, str(value)) for name, value in given.items())
+        return
+    for part in (given or "").split(","):
+        if part.strip():
+            name, _, value = part.partition("=")
+            yield name.strip(), value.strip()
+
+
+def _scores(results: Mapping[str, Any], sizes: Mapping[str, Any]) -> tuple[dict[str, float], tuple[str, ...]]:
+    scores, notes = {}, []
+    subtasks = {
+        task: value
+        for task, values in results.items()
+        if task.startswith("mvbench_") and (value := _metric(values, MVBENCH_METRIC)) is not None
+    }
+    if subtasks:
+        # lmms-eval prints no mean of the group.
+        scores["MVBench"] = sum(subtasks.values()) / len(subtasks)
+        if len(subtasks) < MVBENCH_TASKS:
+            notes.append(f"MVBench: {len(subtasks)} of {MVBENCH_TASKS} tasks")
+    for benchmark, metrics in METRICS.items():
+        for task, metric, factor in metrics:
+            value = _metric(results.get(task, {}), metric)
+            if value is not None and benchmark not in scores:
+                scores[benchmark] = factor * value
+                if task == "egoschema_subset":
+                    notes.append("EgoSchema: the subset of 500")
+    for task, size in sizes.items():
+        if size.get("effective", 0) < size.get("original", 0):
+            notes.append(f"{task}: {size['effective']} of {size['original']} samples")
+    return {name: scores[name] for name in BENCHMARKS if name in scores}, tuple(notes)
+
+
+def _metric(values: Mapping[str, Any], name: str) -> float | None:
+    for key, value in values.items():
+        if key.split(",")[0] == name and isinstance(value, (int, float)):
+            return float(value)
+    return None

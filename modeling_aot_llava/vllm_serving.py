@@ -1,0 +1,90 @@
+"""What AOT must know of vLLM, which serves the model through its Transformers backend (`docs/serving.md`).
+
+vLLM reserves the places of a video's tokens before it encodes the video. Whatever would make another number of tokens,
+or the ranks of a tensor-parallel model choose different ones, is refused when the model is built: later it would end
+the server, or cut off the video's end without a word.
+"""
+
+import transformers
+from torch import Tensor, nn
+
+# The releases that this code was tried with. The backend is rebuilt in every release of vLLM.
+VLLM_FROM, VLLM_BEFORE = (0, 32), (0, 34)
+TRANSFORMERS_FROM = (5, 20)
+
+
+def is_served_by_vllm(config) -> bool:
+    """Whether vLLM builds the model: its backend marks the config of the language model so."""
+    return config.text_config._attn_implementation == "vllm"
+
+
+def check_can_be_served(config) -> None:
+    """Raises if vLLM would build a model here that it cannot serve rightly.
+
+    Args:
+        config: an `AOTLlavaOnevisionConfig`.
+
+    Raises:
+        ValueError: if the number of video tokens depends on the video, or vLLM is to compile the vision tower.
+        ImportError: if vLLM or transformers are releases that this code was not made for.
+    """
+    _check_releases()
+    if not config.has_fixed_token_count:
+        name = "recipe" if config.recipe != "paper" else "temporal_threshold"
+        raise ValueError(
+            f"`{name}` is {getattr(config, name)!r}, with which the number of video tokens depends on the video, but "
+            'vLLM must know it beforehand: serve a folder with `recipe="paper"` and without `temporal_threshold`, or '
+            """add --hf-overrides '{"recipe": "paper", "temporal_threshold": null, "keep_ratio": null}'."""
+        )
+    if _compiles_vision_tower():
+        raise ValueError(
+            "`compile_mm_encoder` is True, but AOT cannot read the attention of a compiled vision tower: leave "
+            "`compile_mm_encoder` out of --compilation-config."
+        )
+
+
+def mean_over_ranks(received: Tensor, projection: nn.Module) -> Tensor:
+    """The mean of what the ranks of a tensor-parallel vision tower computed, each from the heads that it has.
+
+    Args:
+        received: of this rank's heads, any shape.
+        projection: the module that gave their queries and keys; vLLM's tell among how many ranks they are split.
+    """
+    num_ranks = getattr(projection, "tp_size", 1)
+    if num_ranks == 1:
+        return received
+    try:
+        from vllm.distributed import tensor_model_parallel_all_reduce
+    except ImportError as error:
+        raise ImportError("The vision tower is split among several ranks, but vLLM cannot be imported.") from error
+    return tensor_model_parallel_all_reduce(received) / num_ranks
+
+
+def _check_releases() -> None:
+    try:
+        import vllm
+    except ImportError:  # not vLLM's own doing that the config names it
+        return
+    if not VLLM_FROM <= vllm.__version_tuple__[:2] < VLLM_BEFORE:
+        raise ImportError(
+            f"vLLM is {vllm.__version__}, but this model is served by vLLM from {_text(VLLM_FROM)} and before "
+            f"{_text(VLLM_BEFORE)}: install one of those, or a later release of the model's code."
+        )
+    if tuple(int(number) for number in transformers.__version__.split(".")[:2]) < TRANSFORMERS_FROM:
+        raise ImportError(
+            f"transformers is {transformers.__version__}, but this model needs {_text(TRANSFORMERS_FROM)} or newer, "
+            f"beside vLLM too: run `pip install --no-deps 'transformers=={_text(TRANSFORMERS_FROM)}.*'`."
+        )
+
+
+def _compiles_vision_tower() -> bool:
+    try:
+        from vllm.config import get_current_vllm_config_or_none
+    except ImportError:
+        return False
+    vllm_config = get_current_vllm_config_or_none()
+    return vllm_config is not None and bool(vllm_config.compilation_config.compile_mm_encoder)
+
+
+def _text(release: tuple[int, ...]) -> str:
+    return ".".join(str(number) for number in release)

@@ -1,0 +1,100 @@
+"""How many kernels AOT puts on a GPU for a video, and that the host never waits for one."""
+
+import pytest
+import torch
+from reference import small_config
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from benchmarks.launches import LaunchCount, count_launches, main
+from modeling_aot_llava import AOTLlavaOnevisionConfig, fused_kernels
+from modeling_aot_llava.optimal_transport import sinkhorn
+from modeling_aot_llava.token_anchors import attention_received
+
+pytestmark = pytest.mark.skipif(fused_kernels.triton is None, reason="without Triton a GPU runs the plain formulas")
+
+TORCH_VERSION = "2.14"  # another one may make other operations of the same calls
+
+
+@pytest.mark.parametrize(("num_frames", "limit"), [(8, 110), (32, 150), (64, 300), (128, 600)])
+def test_launches_of_a_video(num_frames, limit):
+    count = count_launches(num_frames, AOTLlavaOnevisionConfig(), width=8)
+    assert 0 < count.kernels.total() <= limit
+    assert count.waits.total() == 0
+
+
+@pytest.mark.skipif(not torch.__version__.startswith(TORCH_VERSION), reason=f"counted with torch {TORCH_VERSION}")
+@pytest.mark.parametrize(("num_frames", "kernels"), [(8, 101), (32, 139), (64, 278), (128, 546)])
+def test_launches_of_a_video_exactly(num_frames, kernels):
+    assert count_launches(num_frames, AOTLlavaOnevisionConfig(), width=8).kernels.total() == kernels
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"retention_ratio": 0.25},
+        {"sinkhorn_epsilon": 0.01},
+        {"num_clips": 3},
+        {"anchor_selection": "random"},
+        {"intra_frame_aggregation": "cosine", "inter_frame_aggregation": "cosine"},
+        {"intra_frame_aggregation": "none", "inter_frame_aggregation": "none"},
+    ],
+    ids=str,
+)
+def test_an_exact_budget_never_waits(fields):
+    assert count_launches(8, small_config(7, **fields), width=8).waits.total() == 0
+
+
+@pytest.mark.parametrize(
+    "fields", [{"clip_segmentation": "dynamic"}, {"temporal_threshold": 0.3}], ids=["dynamic clips", "threshold"]
+)
+def test_what_depends_on_the_video_waits_once(fields):
+    """For where the clips begin, or for how many tokens there are."""
+    assert count_launches(8, small_config(7, **fields), width=8).waits.total() == 1
+
+
+@pytest.fixture
+def counted():
+    """Counts what a function does with two tensors that say they are on a GPU: `counted(function)`."""
+
+    def count(function):
+        with torch.no_grad(), FakeTensorMode():
+            x, y = torch.empty(4, 6, device="cuda"), torch.empty(4, 6, device="cuda")
+            with LaunchCount() as launches:
+                function(x, y)
+        return launches.kernels.total(), launches.waits.total()
+
+    return count
+
+
+@pytest.mark.parametrize(
+    ("function", "kernels", "waits"),
+    [
+        (lambda x, y: x.view(6, 4).T[1:].unsqueeze(0).expand(2, -1, -1), 0, 0),
+        (lambda x, y: torch.empty_like(x), 0, 0),
+        (lambda x, y: x + y, 1, 0),
+        (lambda x, y: x.mul_(2), 1, 0),
+        (lambda x, y: x @ y.T, 1, 0),
+        (lambda x, y: x.sum().item(), 1, 1),
+        (lambda x, y: x.cpu(), 1, 1),
+        (lambda x, y: x.cpu() + 1, 1, 1),
+        (lambda x, y: torch.tensor([1, 2], device="cpu").to(x.device), 1, 1),
+        (lambda x, y: torch.tensor([1, 2], device="cpu").to(x.device, non_blocking=True), 1, 0),
+        (lambda x, y: x[[0, 2]], 2, 1),
+        (lambda x, y: torch.ones(3, device="cpu") * 2, 0, 0),
+        (lambda x, y: sinkhorn(x), 1, 0),
+        (lambda x, y: attention_received(x.view(1, 1, 4, 6), y.view(1, 1, 4, 6), 0.4), 2, 0),
+    ],
+)
+def test_what_counts(counted, function, kernels, waits):
+    assert counted(function) == (kernels, waits)
+
+
+def test_the_command_prints_a_table(capsys):
+    main(["--frames", "8", "--operations"])
+    header, row, *operations = capsys.readouterr().out.splitlines()
+    assert header.split() == ["frames", "kernels", "host", "waits"]
+    frames, kernels, waits = map(int, row.split())
+    assert (frames, waits) == (8, 0)
+    assert sum(int(line.split()[0]) for line in operations) == kernels
+    assert any("sinkhorn" in line for line in operations)

@@ -1,0 +1,34 @@
+"""What vLLM cannot serve is refused in one sentence when the model is built."""
+
+import pytest
+import transformers
+from engines import engine
+
+from modeling_aot_llava import AOTLlavaOnevisionConfig, vllm_serving
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"hf_overrides": {"recipe": "released"}}, "`recipe` is 'released'.*depends on the video"),
+        ({"hf_overrides": {"temporal_threshold": 0.3}}, "`temporal_threshold` is 0.3.*depends on the video"),
+        ({"compilation_config": {"compile_mm_encoder": True}}, "`compile_mm_encoder` is True"),
+    ],
+)
+def test_an_engine_is_refused(folder, answers, settings, message):
+    with pytest.raises(ValueError, match=message), engine(folder, **settings):
+        pass
+
+
+@pytest.mark.parametrize("version", [(0, 31, 4), (0, 34, 0), (1, 0, 0)])
+def test_another_vllm_is_refused(vllm, monkeypatch, version):
+    monkeypatch.setattr(vllm, "__version_tuple__", version)
+    monkeypatch.setattr(vllm, "__version__", ".".join(map(str, version)))
+    with pytest.raises(ImportError, match=rf"vLLM is {version[0]}\.{version[1]}.*from 0.32 and before 0.34"):
+        vllm_serving.check_can_be_served(AOTLlavaOnevisionConfig())
+
+
+def test_an_old_transformers_is_refused(monkeypatch):
+    monkeypatch.setattr(transformers, "__version__", "5.19.1")
+    with pytest.raises(ImportError, match=r"transformers is 5\.19\.1, but this model needs 5\.20 or newer"):
+        vllm_serving.check_can_be_served(AOTLlavaOnevisionConfig())
