@@ -1,0 +1,124 @@
+"""Publishing from an original LLaVA-Video checkpoint: its weights as they are, everything else made for it."""
+
+import hashlib
+import json
+import subprocess
+import sys
+
+import pytest
+from llava_next_checkpoint import SMALL_TEXT, SMALL_TOWER, save_original
+from typer.testing import CliRunner
+
+from aot_llava_cli.__main__ import app
+from hub_upload.variants import read_variants
+from modeling_aot_llava import AOTLlavaOnevisionConfig, AOTLlavaOnevisionForConditionalGeneration
+from modeling_aot_llava.token_budget import plan_token_budget
+
+VARIANT = "llava-video-7b-10-uniform"
+ANSWER = """
+import json, sys
+import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor
+folder, tower = sys.argv[1], json.loads(sys.argv[2])
+model, info = AutoModelForImageTextToText.from_pretrained(
+    folder, trust_remote_code=True, vision_config=tower, dtype=torch.float32, output_loading_info=True
+)
+processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
+conversation = [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": "What?"}]}]
+text = processor.apply_chat_template(conversation, add_generation_prompt=True, tokenize=False)
+video = torch.zeros(4, 3, 32, 32, dtype=torch.uint8)
+inputs = processor(text=text, videos=[video], add_time_instruction=False, return_tensors="pt")
+answer = model.generate(**inputs, max_new_tokens=2, min_new_tokens=2, do_sample=False)
+print(json.dumps({
+    "problems": sorted(key for keys in info.values() for key in keys),
+    "weights": {name: float(value.double().sum()) for name, value in model.state_dict().items()},
+    "placeholders": int((inputs["input_ids"] == 151647).sum()),
+    "text": text,
+    "new": answer.shape[1] - inputs["input_ids"].shape[1],
+    "num_frames": processor.num_frames,
+    "times": processor.add_time_instruction,
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("original")
+    save_original(folder, **SMALL_TEXT)
+    config = AOTLlavaOnevisionConfig.from_pretrained(folder, vision_config=SMALL_TOWER)
+    model = AOTLlavaOnevisionForConditionalGeneration(config)
+    save_original(folder, model, **SMALL_TEXT)
+    return folder, model
+
+
+@pytest.fixture(scope="module")
+def published(original, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("out") / "variant"
+    result = push("--base", original[0], "--variant", VARIANT, "--output", folder)
+    assert result.exit_code == 0, result.output
+    return folder
+
+
+def push(*arguments):
+    return CliRunner().invoke(app, ["push", *map(str, arguments)])
+
+
+def hashes(folder):
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("model*safetensors*")}
+
+
+def test_weights_and_index_are_the_originals(original, published):
+    assert len(hashes(published)) == 4
+    assert hashes(published) == hashes(original[0])
+
+
+def test_the_configs_are_made_from_the_flat_one(published):
+    config = json.loads((published / "config.json").read_text())
+    assert config["model_type"] == "aot_llava_onevision"
+    assert (config["mm_spatial_pool_mode"], config["mm_newline_position"]) == ("average", "grid")
+    assert (config["retention_ratio"], config["num_anchors"]) == (0.1, 108)
+    assert config["text_config"]["hidden_size"] == 16
+    assert config["vision_config"]["num_hidden_layers"] == 26
+    processor = json.loads((published / "processor_config.json").read_text())
+    assert (processor["mm_spatial_pool_mode"], processor["mm_newline_position"]) == ("average", "grid")
+    assert (processor["num_frames"], processor["num_image_tokens"]) == (64, 729)
+    assert "preprocessor_config.json" not in {path.name for path in published.iterdir()}
+
+
+def test_it_answers_in_a_fresh_process(original, published):
+    process = subprocess.run(
+        [sys.executable, "-c", ANSWER, str(published), json.dumps(SMALL_TOWER)],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=published,
+    )
+    answer = json.loads(process.stdout.splitlines()[-1])
+    assert answer["problems"] == []
+    expected = {name: float(value.double().sum()) for name, value in original[1].state_dict().items()}
+    assert answer["weights"] == pytest.approx(expected)
+    assert answer["placeholders"] == round(0.1 * 4 * 169) + 4 * 13
+    assert answer["text"].startswith(
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n<video>\n"
+    )
+    assert (answer["new"], answer["num_frames"], answer["times"]) == (2, 64, True)
+
+
+def test_what_is_not_supported_is_refused(tmp_path, original):
+    save_original(tmp_path / "fast", original[1], **SMALL_TEXT, add_faster_video=True)
+    result = push("--base", tmp_path / "fast", "--variant", VARIANT, "--output", tmp_path / "out")
+    assert result.exit_code != 0
+    assert "`add_faster_video` is True, which is not supported" in " ".join(result.output.split())
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("clips", ["uniform", "dynamic"])
+@pytest.mark.parametrize(("percent", "anchors"), [(10, 108), (15, 144), (20, 176), (25, 198)])
+def test_the_papers_operating_points_are_there(percent, anchors, clips):
+    (variant,) = read_variants([f"llava-video-7b-{percent}-{clips}"], None)
+    assert (variant.base_model, variant.num_frames) == ("lmms-lab/LLaVA-Video-7B-Qwen2", 64)
+    fields = {**variant.fields}
+    config = AOTLlavaOnevisionConfig(**fields)
+    without = AOTLlavaOnevisionConfig(**{**fields, "num_anchors": None})
+    assert (config.num_anchors, config.clip_segmentation, config.pooled_grid_size) == (anchors, clips, 13)
+    assert plan_token_budget(without, 64) == plan_token_budget(config, 64)
