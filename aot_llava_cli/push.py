@@ -17,7 +17,7 @@ def push(
     base: Annotated[
         str | None,
         typer.Option(
-            help="Hub ID or folder of a LLaVA-OneVision checkpoint. By default what the variant was made for.",
+            help="Hub ID or folder of a LLaVA-OneVision or LLaVA-Video checkpoint. By default what the variant was made for.",
             show_default=False,
         ),
     ] = None,
