@@ -47,6 +47,7 @@ class Base:
         config: `config.json`.
         processor_config: `processor_config.json`; empty where there is none.
         card_fields: licence and language from the model card.
+        is_original: whether LLaVA-NeXT wrote it; then both configs are made from its flat one.
     """
 
     location: str
@@ -56,6 +57,7 @@ class Base:
     config: dict[str, Any]
     processor_config: dict[str, Any]
     card_fields: dict[str, Any]
+    is_original: bool = False
 
     @property
     def is_on_hub(self) -> bool:
@@ -97,7 +99,8 @@ def _read_base(location: str, revision: str | None, listed: dict[str, Any], path
         return _parse_json(path_of(listed[name]), f"{name} of {location}") if name in listed else {}
 
     config, processor_config = read_json("config.json"), read_json("processor_config.json")
-    if llava_video_checkpoint().is_original(config):
+    is_original = llava_video_checkpoint().is_original(config)
+    if is_original:
         config, processor_config = _read_original(config, location)
         listed = {name: file for name, file in listed.items() if name != "preprocessor_config.json"}
         template = llava_video_checkpoint().CHAT_TEMPLATE
@@ -124,6 +127,7 @@ def _read_base(location: str, revision: str | None, listed: dict[str, Any], path
         config=config,
         processor_config=processor_config,
         card_fields=_read_card_fields(path_of(listed["README.md"]), location) if "README.md" in listed else {},
+        is_original=is_original,
     )
 
 

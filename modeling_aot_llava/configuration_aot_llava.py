@@ -8,7 +8,7 @@ from transformers import LlavaOnevisionConfig
 from .error_texts import show
 from .llava_video_checkpoint import config_of_original, is_original
 from .plain_numbers import is_integer, is_number, plain
-from .token_budget import pooled_grid_size
+from .token_budget import newline_places, pooled_grid_size
 
 
 class AOTLlavaOnevisionConfig(LlavaOnevisionConfig):
@@ -159,6 +159,11 @@ class AOTLlavaOnevisionConfig(LlavaOnevisionConfig):
     def compressed_newline_position(self) -> str:
         """Where a compressed video has newline tokens."""
         return self.aot_newline_position or self.mm_newline_position
+
+    def count_newlines(self, num_frames: int, is_compressed: bool) -> int:
+        """Newline tokens of a video of this many frames."""
+        position = self.compressed_newline_position if is_compressed else self.mm_newline_position
+        return len(newline_places(num_frames, self.pooled_grid_size, position))
 
     @property
     def has_fixed_token_count(self) -> bool:

@@ -225,11 +225,8 @@ class AOTLlavaOnevisionModel(LlavaOnevisionModel):
 
     def _tokens_to_keep(self, spans: list[PlaceholderSpan], num_frames: int) -> list[int | None]:
         config = self.config
-        full_count, num_newlines = (
-            len(newline_places(num_frames, config.pooled_grid_size, position))
-            for position in (config.mm_newline_position, config.compressed_newline_position)
-        )
-        full_count += num_frames * config.pooled_grid_size**2
+        num_newlines = config.count_newlines(num_frames, is_compressed=True)
+        full_count = num_frames * config.pooled_grid_size**2 + config.count_newlines(num_frames, is_compressed=False)
         for video, span in enumerate(spans):
             if not num_newlines < span.length <= full_count:
                 raise ValueError(

@@ -4,12 +4,21 @@ import hashlib
 import json
 import subprocess
 import sys
+import tracemalloc
 
 import pytest
+import torch
 from llava_next_checkpoint import SMALL_TEXT, SMALL_TOWER, save_original
+from random_checkpoint import random_config
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration
 from typer.testing import CliRunner
 
 from aot_llava_cli.__main__ import app
+from hub_upload.conversion import rename_keys
+from hub_upload.errors import PushError
+from hub_upload.files import CHUNK
 from hub_upload.variants import read_variants
 from modeling_aot_llava import AOTLlavaOnevisionConfig, AOTLlavaOnevisionForConditionalGeneration
 from modeling_aot_llava.token_budget import plan_token_budget
@@ -122,3 +131,79 @@ def test_the_papers_operating_points_are_there(percent, anchors, clips):
     without = AOTLlavaOnevisionConfig(**{**fields, "num_anchors": None})
     assert (config.num_anchors, config.clip_segmentation, config.pooled_grid_size) == (anchors, clips, 13)
     assert plan_token_budget(without, 64) == plan_token_budget(config, 64)
+
+
+# --convert
+
+
+@pytest.fixture(scope="module")
+def converted(original, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("out") / "converted"
+    result = push("--base", original[0], "--variant", VARIANT, "--output", folder, "--convert")
+    assert result.exit_code == 0, result.output
+    return folder
+
+
+def test_converted_weights_have_the_models_names(original, converted):
+    expected = original[1].state_dict()
+    weights = {}
+    for shard in sorted(converted.glob("*.safetensors")):
+        part = load_file(shard)
+        index = json.loads((converted / "model.safetensors.index.json").read_text())
+        assert {name for name, file in index["weight_map"].items() if file == shard.name} == set(part)
+        weights |= part
+    assert weights.keys() == expected.keys()
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
+def test_the_stock_class_loads_what_was_converted(original, converted):
+    model, info = LlavaOnevisionForConditionalGeneration.from_pretrained(
+        converted, vision_config=SMALL_TOWER, dtype=torch.float32, output_loading_info=True
+    )
+    assert [key for keys in info.values() for key in keys] == []
+    assert all(torch.equal(value, original[1].state_dict()[name]) for name, value in model.state_dict().items())
+
+
+def test_converting_keeps_the_original_and_takes_little_memory(original, tmp_path):
+    source, target = tmp_path / "large.safetensors", tmp_path / "renamed.safetensors"
+    save_file({"model.norm.weight": torch.arange(16_000_000)}, source, metadata={"format": "pt"})
+    before = hashlib.sha256(source.read_bytes()).hexdigest()
+    tracemalloc.start()
+    rename_keys(source, target)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 * CHUNK < source.stat().st_size
+    assert hashlib.sha256(source.read_bytes()).hexdigest() == before
+    assert torch.equal(load_file(target)["model.language_model.norm.weight"], torch.arange(16_000_000))
+    with safe_open(target, "pt") as file:
+        assert file.metadata() == {"format": "pt"}
+
+
+@pytest.mark.parametrize(
+    "name", ["model.vision_resampler.weight", "model.vision_tower.vision_tower.vision_model.head.probe"]
+)
+def test_weights_of_another_model_are_refused(tmp_path, name):
+    save_file({name: torch.ones(2)}, tmp_path / "a.safetensors")
+    with pytest.raises(PushError, match=f"has weights called {name}"):
+        rename_keys(tmp_path / "a.safetensors", tmp_path / "b.safetensors")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"1234567", (1 << 40).to_bytes(8, "little") + b"{}", b"\x02" + b"\0" * 7 + b"[{"]
+)
+def test_a_damaged_file_is_refused(tmp_path, content):
+    (tmp_path / "a.safetensors").write_bytes(content)
+    with pytest.raises(PushError, match="download it again"):
+        rename_keys(tmp_path / "a.safetensors", tmp_path / "b.safetensors")
+
+
+def test_convert_needs_an_original_and_an_output(original, tmp_path):
+    result = push("--base", original[0], "--variant", VARIANT, "--repo-id", "me/it", "--convert", "--dry-run")
+    assert result.exit_code != 0
+    assert "needs --output" in " ".join(result.output.split())
+    random_config(LlavaOnevisionConfig).save_pretrained(tmp_path / "stock")
+    save_file({"lm_head.weight": torch.ones(1)}, tmp_path / "stock" / "model.safetensors")
+    result = push("--base", tmp_path / "stock", "--variant", VARIANT, "--output", tmp_path / "out", "--convert")
+    assert result.exit_code != 0
+    assert "is for original LLaVA-Video checkpoints" in " ".join(result.output.split())
+    assert not (tmp_path / "out").exists()
