@@ -13,8 +13,6 @@ import transformers
 from safetensors import SafetensorError
 from transformers import (
     BatchFeature,
-    LlavaOnevisionConfig,
-    PreTrainedConfig,
     TextStreamer,
 )
 
@@ -89,11 +87,11 @@ def load(
 
 def _check_model_type(model_id: str) -> None:
     # transformers would only warn, and then fill the weights that it cannot find with random ones.
-    config_fields, _ = PreTrainedConfig.get_config_dict(model_id)
+    config_fields, _ = AOTLlavaOnevisionConfig.get_config_dict(model_id)
     model_type = config_fields.get("model_type")
-    if model_type not in (LlavaOnevisionConfig.model_type, AOTLlavaOnevisionConfig.model_type):
+    if model_type != AOTLlavaOnevisionConfig.model_type:
         raise ValueError(
-            f"{model_id} is a {model_type} checkpoint, but a LLaVA-OneVision one is needed, "
+            f"{model_id} is a {model_type} checkpoint, but one of LLaVA-OneVision or LLaVA-Video is needed, "
             "such as llava-hf/llava-onevision-qwen2-0.5b-ov-hf."
         )
 

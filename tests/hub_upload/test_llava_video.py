@@ -2,12 +2,15 @@
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import tracemalloc
 
+import huggingface_hub
 import pytest
 import torch
+from hub_server import HubServer, environment, use_in_this_process
 from llava_next_checkpoint import SMALL_TEXT, SMALL_TOWER, save_original
 from random_checkpoint import random_config
 from safetensors import safe_open
@@ -19,10 +22,12 @@ from aot_llava_cli.__main__ import app
 from hub_upload.conversion import rename_keys
 from hub_upload.errors import PushError
 from hub_upload.files import CHUNK
+from hub_upload.publisher import can_copy_between_repositories
 from hub_upload.variants import read_variants
 from modeling_aot_llava import AOTLlavaOnevisionConfig, AOTLlavaOnevisionForConditionalGeneration
 from modeling_aot_llava.token_budget import plan_token_budget
 
+BASE = "lmms-lab/LLaVA-Video-7B-Qwen2"
 VARIANT = "llava-video-7b-10-uniform"
 ANSWER = """
 import json, sys
@@ -72,6 +77,19 @@ def push(*arguments):
     return CliRunner().invoke(app, ["push", *map(str, arguments)])
 
 
+def answer_in_a_fresh_process(location, variables, folder):
+    process = subprocess.run(
+        [sys.executable, "-c", ANSWER, location, json.dumps(SMALL_TOWER)],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env=variables,
+    )
+    assert process.returncode == 0, process.stderr
+    return json.loads(process.stdout.splitlines()[-1])
+
+
 def hashes(folder):
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("model*safetensors*")}
 
@@ -95,14 +113,7 @@ def test_the_configs_are_made_from_the_flat_one(published):
 
 
 def test_it_answers_in_a_fresh_process(original, published):
-    process = subprocess.run(
-        [sys.executable, "-c", ANSWER, str(published), json.dumps(SMALL_TOWER)],
-        check=True,
-        capture_output=True,
-        text=True,
-        cwd=published,
-    )
-    answer = json.loads(process.stdout.splitlines()[-1])
+    answer = answer_in_a_fresh_process(str(published), None, published)
     assert answer["problems"] == []
     expected = {name: float(value.double().sum()) for name, value in original[1].state_dict().items()}
     assert answer["weights"] == pytest.approx(expected)
@@ -131,6 +142,24 @@ def test_the_papers_operating_points_are_there(percent, anchors, clips):
     without = AOTLlavaOnevisionConfig(**{**fields, "num_anchors": None})
     assert (config.num_anchors, config.clip_segmentation, config.pooled_grid_size) == (anchors, clips, 13)
     assert plan_token_budget(without, 64) == plan_token_budget(config, 64)
+
+
+@pytest.mark.skipif(not can_copy_between_repositories(), reason="this huggingface_hub copies within a repository only")
+def test_the_hub_copies_the_weights_and_a_fresh_process_loads_them(original, tmp_path):
+    """The push itself loads config and code in a fresh process; here another one answers."""
+    with HubServer() as server, pytest.MonkeyPatch.context() as monkeypatch:
+        use_in_this_process(server, monkeypatch)
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        server.add_repo(BASE, {path.name: path for path in original[0].iterdir()})
+        result = push("--variant", VARIANT, "--repo-id", "me/video", "--token", server.token("me"))
+        assert result.exit_code == 0, result.output
+        assert "the Hub copies the weights itself" in result.output
+        assert server.large_bytes_uploaded() == 0
+        assert server.bytes_downloaded("*.safetensors") == 0
+        answer = answer_in_a_fresh_process(
+            "me/video", {**os.environ, **environment(server, tmp_path / "user")}, tmp_path
+        )
+    assert (answer["problems"], answer["new"]) == ([], 2)
 
 
 # --convert
