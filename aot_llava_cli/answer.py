@@ -13,8 +13,6 @@ import transformers
 from safetensors import SafetensorError
 from transformers import (
     BatchFeature,
-    LlavaOnevisionConfig,
-    PreTrainedConfig,
     TextStreamer,
 )
 
@@ -23,7 +21,6 @@ from modeling_aot_llava import (
     AOTLlavaOnevisionForConditionalGeneration,
     AOTLlavaOnevisionProcessor,
 )
-from modeling_aot_llava.token_budget import pooled_tokens_per_frame
 
 
 @dataclass(frozen=True)
@@ -90,11 +87,11 @@ def load(
 
 def _check_model_type(model_id: str) -> None:
     # transformers would only warn, and then fill the weights that it cannot find with random ones.
-    config_fields, _ = PreTrainedConfig.get_config_dict(model_id)
+    config_fields, _ = AOTLlavaOnevisionConfig.get_config_dict(model_id)
     model_type = config_fields.get("model_type")
-    if model_type not in (LlavaOnevisionConfig.model_type, AOTLlavaOnevisionConfig.model_type):
+    if model_type != AOTLlavaOnevisionConfig.model_type:
         raise ValueError(
-            f"{model_id} is a {model_type} checkpoint, but a LLaVA-OneVision one is needed, "
+            f"{model_id} is a {model_type} checkpoint, but one of LLaVA-OneVision or LLaVA-Video is needed, "
             "such as llava-hf/llava-onevision-qwen2-0.5b-ov-hf."
         )
 
@@ -133,19 +130,26 @@ def stream_answer(
     )
     num_frames = question["pixel_values_videos"].shape[1]
     return Answer(
-        video_tokens_before=num_frames * pooled_tokens_per_frame(model.config.patch_grid_size),
-        video_tokens_after=_count_video_tokens_read(model, question["input_ids"], outputs),
+        video_tokens_before=num_frames * model.config.pooled_grid_size**2,
+        video_tokens_after=_count_video_tokens_read(model, question["input_ids"], num_frames, outputs),
         seconds_to_first_token=streamer.seconds_to_first_token,
     )
 
 
 def _count_video_tokens_read(
-    model: AOTLlavaOnevisionForConditionalGeneration, input_ids: torch.Tensor, outputs: Any
+    model: AOTLlavaOnevisionForConditionalGeneration, input_ids: torch.Tensor, num_frames: int, outputs: Any
 ) -> int:
     """Counts what the language model really read: some settings leave the number to the video."""
     num_generated = outputs.sequences.shape[1] - input_ids.shape[1]
     # The last token is written but never read.
     prompt_tokens = outputs.past_key_values.get_seq_length() - (num_generated - 1)
     text_tokens = int((input_ids != model.config.video_token_id).sum())
-    newline_tokens = 1
-    return prompt_tokens - text_tokens - newline_tokens
+    return without_newlines(prompt_tokens - text_tokens, num_frames, model.config)
+
+
+def without_newlines(num_tokens: int, num_frames: int, config: AOTLlavaOnevisionConfig) -> int:
+    """What is left of a video's tokens, or placeholders, without those for newlines."""
+    all_tokens, newlines = num_frames * config.pooled_grid_size**2, config.count_newlines(num_frames, False)
+    if num_tokens != all_tokens + newlines:
+        newlines = config.count_newlines(num_frames, is_compressed=True)
+    return num_tokens - newlines

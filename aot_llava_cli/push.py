@@ -17,7 +17,8 @@ def push(
     base: Annotated[
         str | None,
         typer.Option(
-            help="Hub ID or folder of a LLaVA-OneVision checkpoint. By default what the variant was made for.",
+            help="Hub ID or folder of a LLaVA-OneVision or LLaVA-Video checkpoint. By default what the variant was "
+            "made for.",
             show_default=False,
         ),
     ] = None,
@@ -41,6 +42,14 @@ def push(
         Path | None,
         typer.Option(help="Write a folder, ready for from_pretrained, instead of pushing.", show_default=False),
     ] = None,
+    convert: Annotated[
+        bool,
+        typer.Option(
+            "--convert",
+            help="With --output: write the weights of an original LLaVA-Video checkpoint under transformers' names, "
+            "so that the stock class and vLLM load the folder, too.",
+        ),
+    ] = False,
     token: Annotated[
         str | None,
         typer.Option(
@@ -63,6 +72,7 @@ def push(
         repo_id=repo_id,
         revision=revision,
         output=output,
+        convert=convert,
         private=private,
         overwrite=overwrite,
         dry_run=dry_run,

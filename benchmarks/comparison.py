@@ -32,6 +32,7 @@ class Contender:
     model: nn.Module
     retention_ratio: float | None
     num_video_tokens: int
+    num_newlines: int
     has_kernels: bool = True
     samples: list[dict[str, float]] = field(default_factory=list)
     stage_samples: list[dict[str, float]] = field(default_factory=list)
@@ -39,8 +40,8 @@ class Contender:
 
     @property
     def num_tokens(self) -> int:
-        """Length of the prompt: the video, its newline token, the text."""
-        return self.num_video_tokens + 1 + TEXT_TOKENS
+        """Length of the prompt: the video, its newline tokens, the text."""
+        return self.num_video_tokens + self.num_newlines + TEXT_TOKENS
 
     @property
     def is_compressed(self) -> bool:
@@ -128,13 +129,17 @@ class Comparison:
         ]
 
     def _contenders(self, num_frames: int) -> list[Contender]:
-        contenders = [Contender(self._stock, None, count_all_video_tokens(self._aot.config, num_frames))]
+        config = self._aot.config
+        num_newlines = config.count_newlines(num_frames, is_compressed=True)
+        contenders = [Contender(self._stock, None, count_all_video_tokens(config, num_frames), num_newlines)]
         for ratio in self._options.ratios:
-            contender = Contender(self._aot, ratio, 0)
+            contender = Contender(self._aot, ratio, 0, num_newlines)
             with contender.active():
-                contender.num_video_tokens = plan_token_budget(self._aot.config, num_frames).num_video_tokens
+                contender.num_video_tokens = plan_token_budget(config, num_frames).num_video_tokens
             if contender.is_compressed and self._weight.is_cuda:
-                contenders.append(Contender(self._aot, ratio, contender.num_video_tokens, has_kernels=False))
+                contenders.append(
+                    Contender(self._aot, ratio, contender.num_video_tokens, num_newlines, has_kernels=False)
+                )
             contenders.append(contender)
         return contenders
 

@@ -23,7 +23,9 @@ class OneLineParser(argparse.ArgumentParser):
 def parse_options(arguments: list[str] | None, prog: str) -> argparse.Namespace:
     """Reads the command line; what was not given and depends on shape and device is None."""
     parser = OneLineParser(prog=prog, description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", choices=("tiny", "0.5b", "7b"), default="tiny", help="layer sizes (default: tiny)")
+    parser.add_argument(
+        "--shape", choices=("tiny", "0.5b", "7b", "llava-video-7b"), default="tiny", help="layer sizes (default: tiny)"
+    )
     parser.add_argument("--frames", type=_list_of(_positive), metavar="N,...", help="frames of a video")
     parser.add_argument("--ratios", type=_list_of(_ratio), metavar="R,...", help="retention ratios, above 0 up to 1")
     parser.add_argument("--batch", type=_list_of(_positive), metavar="N,...", help="batch sizes, one video a row")

@@ -1,6 +1,6 @@
 """LLaVA-OneVision by layer sizes, with random weights made on the device in the wanted dtype."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import psutil
@@ -15,7 +15,6 @@ from transformers import (
 from transformers.initialization import no_init_weights
 
 from modeling_aot_llava import AOTLlavaOnevisionConfig, AOTLlavaOnevisionForConditionalGeneration
-from modeling_aot_llava.token_budget import pooled_tokens_per_frame
 
 WEIGHT_RANGE = 0.03
 SO400M = {"hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 26, "num_attention_heads": 16}
@@ -28,13 +27,17 @@ ALL_RATIOS = (1.0, 0.25, 0.2, 0.15, 0.1)
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of the language model and the vision tower, and how much of it a CPU can measure in reasonable time."""
+    """Sizes of the language model and the vision tower, and how much of it a CPU can measure in reasonable time.
+
+    `video_path` holds the fields of AOT's config by which the base model is another than LLaVA-OneVision.
+    """
 
     text: dict[str, int]
     vision: dict[str, int]
     frames_on_cpu: tuple[int, ...]
     ratios_on_cpu: tuple[float, ...]
     repeats_on_cpu: int
+    video_path: dict[str, str] = field(default_factory=dict)
 
 
 SHAPES = {
@@ -81,6 +84,9 @@ SHAPES = {
         repeats_on_cpu=1,
     ),
 }
+SHAPES["llava-video-7b"] = replace(
+    SHAPES["7b"], video_path={"mm_spatial_pool_mode": "average", "mm_newline_position": "grid"}
+)
 
 
 def fill_in_defaults(options, device: torch.device) -> None:
@@ -103,28 +109,35 @@ def fill_in_defaults(options, device: torch.device) -> None:
 def build_models(shape: Shape, dtype: torch.dtype, device: torch.device) -> tuple[nn.Module, nn.Module]:
     """The stock model and the AOT model, which share every weight.
 
+    LLaVA-Video has no class of its own in transformers: its stock model is this project's with AOT off.
+
     Raises:
         MemoryError: if the weights do not fit into the device's free memory.
     """
     fields = _config_fields(shape)
+    stock_config = LlavaOnevisionConfig(**fields)
+    if shape.video_path:
+        stock_config = AOTLlavaOnevisionConfig(**fields, **shape.video_path, retention_ratio=1.0)
     with torch.device("meta"):
-        stock = AutoModelForImageTextToText.from_config(LlavaOnevisionConfig(**fields), dtype=dtype)
+        stock = AutoModelForImageTextToText.from_config(stock_config, dtype=dtype)
     _check_memory(stock, device)
     with no_init_weights(), device:
-        aot = AutoModelForImageTextToText.from_config(AOTLlavaOnevisionConfig(**fields), dtype=dtype)
+        aot_config = AOTLlavaOnevisionConfig(**fields, **shape.video_path)
+        aot = AutoModelForImageTextToText.from_config(aot_config, dtype=dtype)
     _fill_with_noise(aot)
     _share_tensors(aot, stock)
     assert type(aot) is AOTLlavaOnevisionForConditionalGeneration
-    assert type(stock) is LlavaOnevisionForConditionalGeneration
+    assert shape.video_path or type(stock) is LlavaOnevisionForConditionalGeneration
     for model in (stock, aot):
         model.generation_config = GenerationConfig(do_sample=False, pad_token_id=0)
     return stock.eval(), aot.eval()
 
 
 def make_prompt(config, num_video_tokens: int, pixels: Tensor) -> dict[str, Any]:
-    """What a processor would hand over: placeholders of each row's video, its newline token's too, then some text."""
+    """What a processor would hand over: placeholders of each row's video, its newline tokens' too, then some text."""
+    num_newlines = config.count_newlines(pixels.shape[1], is_compressed=True)
     text = torch.arange(1, TEXT_TOKENS + 1)
-    placeholders = torch.full((num_video_tokens + 1,), config.video_token_index)
+    placeholders = torch.full((num_video_tokens + num_newlines,), config.video_token_index)
     ids = torch.cat([text[:10], placeholders, text[10:]]).repeat(len(pixels), 1).to(pixels.device)
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values_videos": pixels}
 
@@ -136,8 +149,8 @@ def random_videos(config, batch: int, num_frames: int, like: Tensor) -> Tensor:
 
 
 def count_all_video_tokens(config, num_frames: int) -> int:
-    """F * P: what the stock model makes of a video, newline token not counted."""
-    return num_frames * pooled_tokens_per_frame(config.patch_grid_size)
+    """F * P: what the stock model makes of a video, newline tokens not counted."""
+    return num_frames * config.pooled_grid_size**2
 
 
 def _config_fields(shape: Shape) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from huggingface_hub import ModelCard
 from .errors import PushError, in_one_line
 from .files import File, FileOnDisk, FileOnHub, GeneratedFile, as_json, is_weights
 from .hub import Hub
-from .package_code import CODE_OF_PROCESSOR, aot_defaults
+from .package_code import CODE_OF_PROCESSOR, aot_defaults, llava_video_checkpoint
 
 MODEL_TYPES = ("llava_onevision", "aot_llava_onevision")
 
@@ -47,6 +47,7 @@ class Base:
         config: `config.json`.
         processor_config: `processor_config.json`; empty where there is none.
         card_fields: licence and language from the model card.
+        is_original: whether LLaVA-NeXT wrote it; then both configs are made from its flat one.
     """
 
     location: str
@@ -56,6 +57,7 @@ class Base:
     config: dict[str, Any]
     processor_config: dict[str, Any]
     card_fields: dict[str, Any]
+    is_original: bool = False
 
     @property
     def is_on_hub(self) -> bool:
@@ -96,11 +98,17 @@ def _read_base(location: str, revision: str | None, listed: dict[str, Any], path
     def read_json(name: str) -> dict[str, Any]:
         return _parse_json(path_of(listed[name]), f"{name} of {location}") if name in listed else {}
 
-    config = read_json("config.json")
+    config, processor_config = read_json("config.json"), read_json("processor_config.json")
+    is_original = llava_video_checkpoint().is_original(config)
+    if is_original:
+        config, processor_config = _read_original(config, location)
+        listed = {name: file for name, file in listed.items() if name != "preprocessor_config.json"}
+        template = llava_video_checkpoint().CHAT_TEMPLATE
+        listed["chat_template.jinja"] = GeneratedFile("chat_template.jinja", template.encode())
     if config.get("model_type") not in MODEL_TYPES:
         raise PushError(
-            f"{location} is a {in_one_line(config.get('model_type'))} checkpoint, but AOT needs LLaVA-OneVision, "
-            "such as llava-hf/llava-onevision-qwen2-7b-ov-hf."
+            f"{location} is a {in_one_line(config.get('model_type'))} checkpoint, but AOT needs LLaVA-OneVision or "
+            "LLaVA-Video, such as llava-hf/llava-onevision-qwen2-7b-ov-hf or lmms-lab/LLaVA-Video-7B-Qwen2."
         )
     _check_weights(location, listed, read_json("model.safetensors.index.json"))
     for name in _MAY_NAME_CODE:
@@ -117,9 +125,20 @@ def _read_base(location: str, revision: str | None, listed: dict[str, Any], path
         files=tuple(listed[path] for path in taken),
         left_out=tuple(sorted(set(listed) - set(taken) - set(_REWRITTEN) - {".gitattributes"})),
         config=config,
-        processor_config=read_json("processor_config.json"),
+        processor_config=processor_config,
         card_fields=_read_card_fields(path_of(listed["README.md"]), location) if "README.md" in listed else {},
+        is_original=is_original,
     )
+
+
+def _read_original(config: dict[str, Any], location: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Config and processor config of an original LLaVA-Video checkpoint, which has no processor."""
+    reader = llava_video_checkpoint()
+    try:
+        fields = {"model_type": MODEL_TYPES[0], **reader.config_of_original(config)}
+        return fields, reader.processor_config_of_original(config)
+    except ValueError as error:
+        raise PushError(f"config.json of {location}: {in_one_line(error)}") from error
 
 
 def _list_folder(folder: Path) -> dict[str, FileOnDisk]:

@@ -32,15 +32,12 @@ def _load(location: str, revision: str | None, num_frames: int) -> dict:
         processor_config = json.load(file)
     for name in {*config.auto_map.values(), *processor_config["auto_map"].values()}:
         get_class_from_dynamic_module(name, location, revision=revision)
-    functions = {
-        name: get_class_from_dynamic_module(f"token_budget.{name}", location, revision=revision)
-        for name in ("plan_token_budget", "pooled_tokens_per_frame")
-    }
-    budget = functions["plan_token_budget"](config, num_frames)
+    plan_token_budget = get_class_from_dynamic_module("token_budget.plan_token_budget", location, revision=revision)
+    budget = plan_token_budget(config, num_frames)
     text_config = config.text_config
     return {
         "num_frames": num_frames,
-        "tokens_before": num_frames * functions["pooled_tokens_per_frame"](config.patch_grid_size),
+        "tokens_before": num_frames * config.pooled_grid_size**2,
         "tokens_after": budget.num_video_tokens,
         "has_fixed_token_count": config.has_fixed_token_count,
         "num_layers": text_config.num_hidden_layers,

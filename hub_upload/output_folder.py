@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from .conversion import RenamedWeights
 from .errors import PushError, diagnose
 from .files import File, FileOnHub
 from .hub import Hub
@@ -18,10 +19,10 @@ def check_output(folder: Path, overwrite: bool) -> None:
         raise PushError(f"--output {folder} is not empty: give another folder, or --overwrite to replace it.")
 
 
-def write_folder(folder: Path, files: Iterable[File], hub: Hub) -> None:
+def write_folder(folder: Path, files: Iterable[File | RenamedWeights], hub: Hub) -> None:
     """Writes into a temporary folder beside it, which is then renamed: an interrupted run leaves nothing."""
     # Downloads first: they are kept in the cache, so that a second run goes on where this one stopped.
-    on_disk = [hub.fetch(file) if isinstance(file, FileOnHub) else file for file in files]
+    on_disk = [_on_disk(file, hub) for file in files]
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
@@ -35,6 +36,12 @@ def write_folder(folder: Path, files: Iterable[File], hub: Hub) -> None:
     except OSError as error:
         diagnosis = diagnose(error)
         raise PushError(f"Writing {folder}: {diagnosis.cause}. {diagnosis.remedy}") from error
+
+
+def _on_disk(file: File | RenamedWeights, hub: Hub) -> File | RenamedWeights:
+    if isinstance(file, RenamedWeights):
+        return file.fetched(hub)
+    return hub.fetch(file) if isinstance(file, FileOnHub) else file
 
 
 def _replace(folder: Path, new: Path) -> None:

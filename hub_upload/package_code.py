@@ -7,6 +7,7 @@ import ast
 import importlib.util
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 PACKAGE = "modeling_aot_llava"
@@ -44,3 +45,13 @@ def aot_defaults() -> dict[str, Any]:
     config_class = next(node for node in ast.parse(source).body if isinstance(node, ast.ClassDef))
     fields = [node for node in config_class.body if isinstance(node, ast.AnnAssign)]
     return {field.target.id: ast.literal_eval(field.value) for field in fields}
+
+
+@cache
+def llava_video_checkpoint() -> ModuleType:
+    """The module that reads original LLaVA-Video checkpoints: it alone is loaded, and needs no torch."""
+    name = "llava_video_checkpoint"
+    spec = importlib.util.spec_from_file_location(name, package_folder() / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -9,6 +9,7 @@ from pathlib import Path
 from huggingface_hub import HfApi
 
 from .base import Base, read_base
+from .conversion import converted
 from .errors import PushError
 from .files import readable_size
 from .hub import Hub
@@ -40,6 +41,7 @@ class Options:
     repo_id: str | None = None
     revision: str | None = None
     output: Path | None = None
+    convert: bool = False
     private: bool = False
     overwrite: bool = False
     dry_run: bool = False
@@ -56,6 +58,8 @@ def run(options: Options, say: Callable[[str], None], warn: Callable[[str], None
     hub = Hub(HfApi(token=options.token or False), warn)
     variants = read_variants(options.variants, options.base)
     base = read_base(options.base or _only_base_model(variants), options.base_revision, hub)
+    if options.convert:
+        base = converted(base, hub)
     say(describe_base(base))
     _warn_of_other_bases(base, variants, warn)
     if options.output is not None:
@@ -69,6 +73,10 @@ def _check(options: Options) -> None:
         raise PushError("--repo-id is missing: name the repository to push to, or a folder to write with --output.")
     if options.repo_id is not None and not re.fullmatch(r"[\w.-]+/[\w.-]+", options.repo_id):
         raise PushError(f"--repo-id {options.repo_id} is no repository: give owner/name.")
+    if options.convert and options.output is None:
+        raise PushError(
+            "--convert writes the weights under other names, which needs --output: give a folder, and push that."
+        )
     if options.output is not None:
         check_output(options.output, options.overwrite)
     elif not options.token and not options.dry_run:

@@ -7,6 +7,8 @@ from .files import File, GeneratedFile, as_json
 from .package_code import CODE_OF_CONFIG, CODE_OF_PROCESSOR, package_code
 from .variants import Variant
 
+_SHARED_WITH_PROCESSOR = ("mm_spatial_pool_mode", "mm_newline_position", "aot_newline_position")
+
 
 def repository_files(base: Base, variant: Variant, model_card: str) -> list[File]:
     """Everything, sorted by path: what the base has, what describes the variant, and the code."""
@@ -40,9 +42,11 @@ def processor_config(base: Base, variant: Variant) -> dict[str, Any]:
     Checkpoints from before transformers 5 keep the image and the video processor in files of their own, which are
     copied as they are; newer ones keep them in this file.
     """
+    config = model_config(base, variant)
     return {
         **_patches_per_frame(base.config),
         **base.processor_config,
+        **{name: config[name] for name in _SHARED_WITH_PROCESSOR if name in config},
         "processor_class": "AOTLlavaOnevisionProcessor",
         "auto_map": CODE_OF_PROCESSOR,
         "retention_ratio": variant.fields["retention_ratio"],

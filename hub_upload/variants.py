@@ -23,7 +23,8 @@ class Variant:
         name: the file's name without `.json`; its branch on the Hub.
         base_model: Hub ID of the base that it was made for.
         num_frames: frames that the processor reads from a video.
-        fields: every AOT field, those that the file does not name at their defaults.
+        fields: every AOT field, those that the file does not name at their defaults; those about the base model
+            (`mm_...`) only where the file names them.
     """
 
     name: str
@@ -66,7 +67,9 @@ def read_variant(file: Path) -> Variant:
         raise PushError(f"{file}: `num_frames` is {in_one_line(repr(num_frames))}, but it must be an integer from 1.")
     if not re.fullmatch(r"\w[\w.-]*", file.stem) or file.stem == "main":
         raise PushError(f"{file}: its name becomes a branch, so use letters, digits, `-`, `_` and `.`; not `main`.")
-    return Variant(file.stem, base_model, num_frames, {**aot_defaults(), **values})
+    # What the base model does, the base says, unless the file does.
+    defaults = {name: value for name, value in aot_defaults().items() if not name.startswith("mm_")}
+    return Variant(file.stem, base_model, num_frames, {**defaults, **values})
 
 
 def bundled_variants() -> dict[str, Path]:

@@ -6,7 +6,9 @@ from typing import Any
 from transformers import LlavaOnevisionConfig
 
 from .error_texts import show
+from .llava_video_checkpoint import config_of_original, is_original
 from .plain_numbers import is_integer, is_number, plain
+from .token_budget import newline_places, pooled_grid_size
 
 
 class AOTLlavaOnevisionConfig(LlavaOnevisionConfig):
@@ -27,7 +29,8 @@ class AOTLlavaOnevisionConfig(LlavaOnevisionConfig):
             switches AOT off: the model is then the base model, bit for bit.
         num_anchors (`int`, *optional*):
             Token anchors a frame, M, counted on the patch grid (Sec. 7). By default interpolated from the ratio
-            between the paper's values (126, 144, 196, 205 at 10, 15, 20, 25 %).
+            between the paper's values (at 10, 15, 20, 25 %: 126, 144, 196, 205 with bilinear pooling, 108, 144, 176,
+            198 with average pooling).
         local_anchor_ratio (`float`, *optional*, defaults to 0.5):
             Share of the anchors that is chosen locally, window by window (Sec. 3.2).
         local_window_size (`int`, *optional*, defaults to 9):
@@ -57,7 +60,8 @@ class AOTLlavaOnevisionConfig(LlavaOnevisionConfig):
         num_clips (`int`, *optional*, defaults to 8):
             Frame clips, K; at most half the number of frames is used (Sec. 3.3).
         clip_segmentation (`str`, *optional*, defaults to `"uniform"`):
-            `"uniform"`, or `"dynamic"` for clips cut where the scene changes (Sec. 8).
+            `"uniform"`, or `"dynamic"` for clips cut where the scene changes (Sec. 8). `"none"`, with the `"released"`
+            recipe alone: frames are not compared with each other, as in the authors' script for LLaVA-Video.
         dynamic_similarity_threshold (`float`, *optional*, defaults to 0.8):
             Dynamic clips are also cut where the cosine similarity of neighbouring frames is below it (Sec. 8).
         temporal_threshold (`float`, *optional*):
@@ -66,6 +70,16 @@ class AOTLlavaOnevisionConfig(LlavaOnevisionConfig):
         keep_ratio (`float`, *optional*):
             Share of a later frame's tokens that the `"released"` recipe keeps. By default the share that meets
             `retention_ratio` on average.
+        mm_spatial_pool_mode (`str`, *optional*, defaults to `"bilinear"`):
+            The base model's spatial pooling, as LLaVA-NeXT calls it: `"bilinear"` (LLaVA-OneVision: 27 x 27 patches
+            to 14 x 14 tokens) or `"average"` (LLaVA-Video as it is evaluated: to 13 x 13).
+        mm_newline_position (`str`, *optional*, defaults to `"one_token"`):
+            Where the base model has newline tokens, as LLaVA-NeXT calls it: `"one_token"` after the video
+            (LLaVA-OneVision), `"grid"` after each row of each frame (LLaVA-Video), `"frame"` after each frame, or
+            `"no_token"`. They are not counted by `retention_ratio`.
+        aot_newline_position (`str`, *optional*):
+            Where a compressed video has them: by default as the base model; or fewer, `"frame"`, `"one_token"` or
+            `"no_token"`.
         kwargs:
             The fields of [`LlavaOnevisionConfig`].
 
@@ -104,6 +118,9 @@ class AOTLlavaOnevisionConfig(LlavaOnevisionConfig):
     dynamic_similarity_threshold: float = 0.8
     temporal_threshold: float | None = None
     keep_ratio: float | None = None
+    mm_spatial_pool_mode: str = "bilinear"
+    mm_newline_position: str = "one_token"
+    aot_newline_position: str | None = None
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
@@ -111,8 +128,13 @@ class AOTLlavaOnevisionConfig(LlavaOnevisionConfig):
 
     @classmethod
     def get_config_dict(cls, pretrained_model_name_or_path, **kwargs):
-        """Reads a config file; a stock LLaVA-OneVision config is welcome as the base of an AOT config."""
+        """Reads a config file; a stock LLaVA-OneVision config is welcome as the base of an AOT config.
+
+        And so is the flat config of an original LLaVA-Video checkpoint.
+        """
         config_dict, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        if is_original(config_dict):
+            return {**config_of_original(config_dict), "model_type": cls.model_type}, kwargs
         if config_dict.get("model_type") == LlavaOnevisionConfig.model_type:
             config_dict["model_type"] = cls.model_type
         return config_dict, kwargs
@@ -127,6 +149,21 @@ class AOTLlavaOnevisionConfig(LlavaOnevisionConfig):
     def patch_grid_size(self) -> int:
         """Side G of the vision tower's patch grid; a frame has N = G * G patch tokens."""
         return self.vision_config.image_size // self.vision_config.patch_size
+
+    @property
+    def pooled_grid_size(self) -> int:
+        """Side of the pooled grid; a frame has P = side * side pooled tokens."""
+        return pooled_grid_size(self.patch_grid_size, self.mm_spatial_pool_mode)
+
+    @property
+    def compressed_newline_position(self) -> str:
+        """Where a compressed video has newline tokens."""
+        return self.aot_newline_position or self.mm_newline_position
+
+    def count_newlines(self, num_frames: int, is_compressed: bool) -> int:
+        """Newline tokens of a video of this many frames."""
+        position = self.compressed_newline_position if is_compressed else self.mm_newline_position
+        return len(newline_places(num_frames, self.pooled_grid_size, position))
 
     @property
     def has_fixed_token_count(self) -> bool:
@@ -158,9 +195,16 @@ class AOTLlavaOnevisionConfig(LlavaOnevisionConfig):
             _require(_is_integer_within(getattr(self, name), low), name, getattr(self, name), f"an integer from {low}")
         self._validate_against_vision_tower()
         self._validate_token_selection()
+        self._validate_newlines()
 
     def _validate_against_vision_tower(self) -> None:
         grid, num_layers = self.patch_grid_size, self.vision_config.num_hidden_layers
+        _require(
+            self.pooled_grid_size > 0,
+            "mm_spatial_pool_mode",
+            self.mm_spatial_pool_mode,
+            f'"bilinear": the vision tower\'s patch grid is {grid} x {grid}',
+        )
         _require(
             _is_integer_within(self.local_window_size, 1, grid),
             "local_window_size",
@@ -191,16 +235,48 @@ class AOTLlavaOnevisionConfig(LlavaOnevisionConfig):
                 value,
                 f'None with recipe="{self.recipe}": it belongs to recipe="{recipe}"',
             )
+        _require(
+            self.clip_segmentation != "none" or self.recipe == "released",
+            "clip_segmentation",
+            self.clip_segmentation,
+            '"uniform" or "dynamic" with recipe="paper": without clips there is no transport along time',
+        )
+
+    def _validate_newlines(self) -> None:
+        position = self.aot_newline_position
+        if position is not None:
+            # As many or more could not be told from the uncompressed prompt.
+            fewer = _NEWLINES[: _NEWLINES.index(self.mm_newline_position)]
+            _require(
+                position in fewer,
+                "aot_newline_position",
+                position,
+                " or ".join(["None", *(f'"{choice}"' for choice in fewer)])
+                + f': fewer newline tokens than mm_newline_position="{self.mm_newline_position}" gives',
+            )
+        if self.recipe == "released" and self.clip_segmentation != "none":
+            _require(
+                self.compressed_newline_position in ("one_token", "no_token"),
+                "clip_segmentation",
+                self.clip_segmentation,
+                f'"none" with recipe="released" and "{self.compressed_newline_position}" newlines: the authors\' '
+                "program lets newline tokens take part in its transport along time and then keeps mostly them; their "
+                'own script for LLaVA-Video switches it off. Or set aot_newline_position to "one_token"',
+            )
 
 
 AOT_FIELDS = tuple(AOTLlavaOnevisionConfig.__annotations__)
 
+# Fewest first.
+_NEWLINES = ("no_token", "one_token", "frame", "grid")
 _CHOICES = {
     "recipe": ("paper", "released"),
     "anchor_selection": ("attention", "random"),
     "intra_frame_aggregation": ("transport", "cosine", "none"),
     "inter_frame_aggregation": ("transport", "cosine", "none"),
-    "clip_segmentation": ("uniform", "dynamic"),
+    "clip_segmentation": ("uniform", "dynamic", "none"),
+    "mm_spatial_pool_mode": ("bilinear", "average"),
+    "mm_newline_position": _NEWLINES,
 }
 _SMALLEST_POSITIVE = math.ulp(0.0)
 _RANGES = {

@@ -19,15 +19,18 @@ from transformers import (
     LlavaOnevisionPreTrainedModel,
 )
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping, register_checkpoint_conversion_mapping
+from transformers.core_model_loading import WeightRenaming
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import ModelOutput, logging
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_aot_llava import AOT_FIELDS, AOTLlavaOnevisionConfig
 from .conversation_cache import count_cached_columns, find_caches, mark_as_fitted
+from .llava_video_checkpoint import KEY_RENAMINGS
 from .prompt_layout import PlaceholderSpan, Prompt, find_placeholder_spans
-from .spatiotemporal_pruning import VideoTokens
-from .token_budget import pooled_tokens_per_frame
+from .spatial_pooling import insert_newlines, pool_grid
+from .spatiotemporal_pruning import VideoTokens, add_newlines
+from .token_budget import newline_places
 from .video_encoding import encode_and_compress, joined_outputs
 from .vllm_serving import check_can_be_served, is_served_by_vllm
 
@@ -80,28 +83,30 @@ class AOTLlavaOnevisionModel(LlavaOnevisionModel):
         kept_video_tokens: list[int | None] | Tensor | None = None,
         **kwargs,
     ):
-        """Video tokens as the language model takes them, the newline token last.
+        """Video tokens as the language model takes them, newline tokens included.
 
         Args:
             pixel_values_videos: (videos, F, channels, height, width).
             vision_feature_layer, vision_feature_select_strategy: as in the parent class.
-            kept_video_tokens: B of each video, newline token not counted; None where `config.retention_ratio` decides.
+            kept_video_tokens: B of each video, newline tokens not counted; None where `config.retention_ratio`
+                decides.
                 vLLM passes the tensor that the processor made for it.
 
         Returns:
-            The vision tower's output with `pooler_output` (videos, B + 1, hidden size), or a list of (B + 1, hidden
-            size) where the videos' counts differ.
+            The vision tower's output with `pooler_output` (videos, B + newlines, hidden size), or a list of (B +
+            newlines, hidden size) where the videos' counts differ.
         """
         self.config.validate_aot()
         if isinstance(kept_video_tokens, Tensor):
             kept_video_tokens = kept_video_tokens.tolist()
         if self._keeps_all_tokens(kept_video_tokens, num_frames=pixel_values_videos.shape[1]):
-            return super().get_video_features(
+            outputs = super().get_video_features(
                 pixel_values_videos,
                 vision_feature_layer=vision_feature_layer,
                 vision_feature_select_strategy=vision_feature_select_strategy,
-                **kwargs,
+                **{**kwargs, "return_dict": True},
             )
+            return self._with_own_newlines(outputs, num_frames=pixel_values_videos.shape[1])
         vision_outputs: list[ModelOutput] = []
         videos = self.compress_videos(
             pixel_values_videos,
@@ -114,16 +119,34 @@ class AOTLlavaOnevisionModel(LlavaOnevisionModel):
         pooler_output = self._with_newlines(videos)
         return BaseModelOutputWithPooling(**{**joined_outputs(vision_outputs), "pooler_output": pooler_output})
 
+    def apply_pooling(self, image_features: Tensor) -> Tensor:
+        if self.config.mm_spatial_pool_mode == "bilinear":
+            return super().apply_pooling(image_features)
+        grid = image_features.mT.unflatten(-1, (self.config.patch_grid_size, self.config.patch_grid_size))
+        return pool_grid(grid, self.config.mm_spatial_pool_mode).flatten(2).mT
+
+    def _with_own_newlines(self, outputs: BaseModelOutputWithPooling, num_frames: int) -> BaseModelOutputWithPooling:
+        # The parent knows one newline token alone, after the video.
+        position = self.config.mm_newline_position
+        if position != "one_token":
+            tokens = outputs.pooler_output[:, :-1]
+            places = torch.arange(tokens.shape[1], device=tokens.device)
+            ends = newline_places(num_frames, self.config.pooled_grid_size, position)
+            outputs.pooler_output = torch.stack(
+                [insert_newlines(video, places, self.image_newline, ends) for video in tokens]
+            )
+        return outputs
+
+    def _with_newlines(self, videos: list[VideoTokens]) -> Tensor | list[Tensor]:
+        features = [add_newlines(video, self.image_newline, self.config) for video in videos]
+        have_same_length = len({len(tokens) for tokens in features}) == 1
+        return torch.stack(features) if have_same_length else features
+
     def _keeps_all_tokens(self, kept_video_tokens: list[int | None] | None, num_frames: int) -> bool:
-        full_count = num_frames * pooled_tokens_per_frame(self.config.patch_grid_size)
+        full_count = num_frames * self.config.pooled_grid_size**2
         kept_of_ratio = full_count if self.config.retention_ratio >= 1 else None
         counts = [kept_of_ratio if count is None else count for count in kept_video_tokens or [None]]
         return all(count == full_count for count in counts)
-
-    def _with_newlines(self, videos: list[VideoTokens]) -> Tensor | list[Tensor]:
-        features = [torch.cat([video.tokens, self.image_newline[None].to(video.tokens)]) for video in videos]
-        have_same_length = len({len(tokens) for tokens in features}) == 1
-        return torch.stack(features) if have_same_length else features
 
     def compress_videos(
         self,
@@ -133,7 +156,7 @@ class AOTLlavaOnevisionModel(LlavaOnevisionModel):
         kept_video_tokens: list[int | None] | None = None,
         **kwargs,
     ) -> list[VideoTokens]:
-        """Each video's tokens, without the newline token, and what a picture of them needs.
+        """Each video's tokens, without newline tokens, and what a picture of them needs.
 
         Args: those of `get_video_features`, and more of the vision tower's.
         """
@@ -161,7 +184,7 @@ class AOTLlavaOnevisionModel(LlavaOnevisionModel):
     ) -> tuple[Prompt, BaseModelOutputWithPooling]:
         """Encodes the videos, and fits the prompt where it has not as many placeholders as there are tokens then.
 
-        Each video keeps as many tokens as it has placeholders, less one for the newline. A video with the full,
+        Each video keeps as many tokens as it has placeholders, less those for newlines. A video with the full,
         uncompressed count is cut down to `config.retention_ratio`.
 
         Args:
@@ -185,7 +208,7 @@ class AOTLlavaOnevisionModel(LlavaOnevisionModel):
         counts = self._tokens_to_keep(spans, num_frames)
         of_layers = (vision_feature_layer, vision_feature_select_strategy)
         if self._keeps_all_tokens(counts, num_frames):
-            video = self.get_video_features(pixel_values_videos, *of_layers, return_dict=True)
+            video = self.get_video_features(pixel_values_videos, *of_layers, counts, return_dict=True)
         else:  # without the vision tower's own states, which would stay in memory as long as the answer is written
             compressed = self.compress_videos(pixel_values_videos, *of_layers, counts)
             video = BaseModelOutputWithPooling(pooler_output=self._with_newlines(compressed))
@@ -201,15 +224,17 @@ class AOTLlavaOnevisionModel(LlavaOnevisionModel):
         return prompt.with_lengths(spans, lengths, self.config.text_config.pad_token_id or 0), video
 
     def _tokens_to_keep(self, spans: list[PlaceholderSpan], num_frames: int) -> list[int | None]:
-        full_count = num_frames * pooled_tokens_per_frame(self.config.patch_grid_size) + 1
+        config = self.config
+        num_newlines = config.count_newlines(num_frames, is_compressed=True)
+        full_count = num_frames * config.pooled_grid_size**2 + config.count_newlines(num_frames, is_compressed=False)
         for video, span in enumerate(spans):
-            if not 2 <= span.length <= full_count:
+            if not num_newlines < span.length <= full_count:
                 raise ValueError(
                     f"The prompt has {span.length} placeholders for video {video}, but its {num_frames} frames give "
-                    f"from 2 to {full_count} (newline token included). Make prompt and pixels with one call of "
-                    "AOTLlavaOnevisionProcessor."
+                    f"from {num_newlines + 1} to {full_count} (newline tokens included). Make prompt and pixels with "
+                    "one call of AOTLlavaOnevisionProcessor."
                 )
-        return [None if span.length == full_count else span.length - 1 for span in spans]
+        return [None if span.length == full_count else span.length - num_newlines for span in spans]
 
     def check_no_video_is_missing(self, input_ids: Tensor | None) -> None:
         """Raises `ValueError` if a prompt has placeholders for videos that did not come with it."""
@@ -408,12 +433,19 @@ def _flat(mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None):
 
 
 # transformers converts the keys of older LLaVA-OneVision checkpoints for its own classes only, unless asked. What is
-# asked for the model type also serves the stock class on a checkpoint that was saved here.
-for custom_name, stock_name in (
-    (AOTLlavaOnevisionConfig.model_type, LlavaOnevisionForConditionalGeneration.config_class.model_type),
-    (AOTLlavaOnevisionModel.__name__, LlavaOnevisionModel.__name__),
+# asked for the model type also serves the stock class on a checkpoint that was saved here. Before these stand the
+# names of LLaVA-NeXT, which the original LLaVA-Video checkpoints have.
+_OF_LLAVA_NEXT = [WeightRenaming(source, target) for source, target in KEY_RENAMINGS.items()]
+for custom_name, stock_name, before in (
+    (
+        AOTLlavaOnevisionConfig.model_type,
+        LlavaOnevisionForConditionalGeneration.config_class.model_type,
+        _OF_LLAVA_NEXT,
+    ),
+    (AOTLlavaOnevisionModel.__name__, LlavaOnevisionModel.__name__, []),
 ):
-    register_checkpoint_conversion_mapping(custom_name, get_checkpoint_conversion_mapping(stock_name), overwrite=True)
+    mapping = [*before, *get_checkpoint_conversion_mapping(stock_name)]
+    register_checkpoint_conversion_mapping(custom_name, mapping, overwrite=True)
 
 AOTLlavaOnevisionModel.register_for_auto_class("AutoModel")
 AOTLlavaOnevisionForConditionalGeneration.register_for_auto_class("AutoModelForImageTextToText")

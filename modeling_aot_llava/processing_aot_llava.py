@@ -6,21 +6,49 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from transformers import LlavaOnevisionProcessor
+from transformers import (
+    LlavaOnevisionImageProcessor,
+    LlavaOnevisionProcessor,
+    LlavaOnevisionVideoProcessor,
+    PreTrainedConfig,
+    Qwen2Tokenizer,
+)
 from transformers.processing_utils import MultiModalData, ProcessingKwargs, VideosKwargs
 from transformers.utils import logging
 from transformers.video_utils import VideoInput, make_batched_videos
 
 from .error_texts import show
+from .llava_video_checkpoint import (
+    CHAT_TEMPLATE,
+    IMAGE_TOKEN_ID,
+    VIDEO_TOKEN_ID,
+    is_original,
+    processor_config_of_original,
+)
 from .plain_numbers import plain
-from .token_budget import check_num_clips, check_retention_ratio, count_video_tokens, pooled_tokens_per_frame
+from .time_instruction import time_instruction
+from .token_budget import (
+    check_num_clips,
+    check_retention_ratio,
+    count_video_tokens,
+    newline_places,
+    pooled_grid_size,
+)
 from .video_reading import read_video
 from .video_sources import Source, is_source
 
 logger = logging.get_logger(__name__)
 
 # The settings that are this processor's own, and none of its tokenizer's or its video processor's.
-SETTINGS = ("retention_ratio", "num_clips", "num_frames")
+SETTINGS = (
+    "retention_ratio",
+    "num_clips",
+    "num_frames",
+    "mm_spatial_pool_mode",
+    "mm_newline_position",
+    "aot_newline_position",
+    "add_time_instruction",
+)
 
 # How many tokens of each video to keep, newline not counted: an argument of the model's `get_video_features`.
 KEPT_VIDEO_TOKENS = "kept_video_tokens"
@@ -30,9 +58,12 @@ class AOTLlavaOnevisionVideosKwargs(VideosKwargs, total=False):
     """
     retention_ratio (`float`, *optional*):
         Share of the video tokens to keep in this call, instead of the processor's.
+    add_time_instruction (`bool`, *optional*):
+        Whether the times of the frames follow the video in this call, instead of the processor's.
     """
 
     retention_ratio: Any
+    add_time_instruction: bool | None
     num_frames: numbers.Integral | None
     fps: numbers.Real | None
 
@@ -49,9 +80,10 @@ class AOTLlavaOnevisionProcessor(LlavaOnevisionProcessor):
     The processor of [`AOTLlavaOnevisionForConditionalGeneration`].
 
     Changes to the parent class:
-    - a video gets exactly B + 1 placeholders, B tokens and the newline, where B follows from `retention_ratio`; the
-      model keeps as many tokens as the prompt has placeholders for. With `retention_ratio >= 1` it gets all of them,
-      which tells the model to use its own config's ratio.
+    - a video gets exactly as many placeholders as it has tokens, newline tokens included: for LLaVA-OneVision B + 1,
+      for LLaVA-Video B and one for each row of each frame. B follows from `retention_ratio`; the model keeps as many
+      tokens as the prompt has placeholders for. With `retention_ratio >= 1` it gets all of them, which tells the model
+      to use its own config's ratio.
     - videos that are not decoded yet are read with PyAV: `num_frames` frames, uniformly from the first to the last.
       They may be given as all that [`~video_reading.read_video`] takes: path, `file://`, `http(s)://` or `data:`
       address, bytes, `io.BytesIO`, folder of frame pictures; here and in a conversation alike.
@@ -67,6 +99,11 @@ class AOTLlavaOnevisionProcessor(LlavaOnevisionProcessor):
         num_frames (`int`, *optional*, defaults to 32):
             Frames read from a video file, all of a shorter one; also a keyword of each call, as are `fps` and
             `do_sample_frames=False` (every frame, whatever `num_frames` and `fps` say).
+        mm_spatial_pool_mode, mm_newline_position, aot_newline_position (`str`, *optional*):
+            As in the model's config.
+        add_time_instruction (`bool`, *optional*, defaults to `False`):
+            Whether LLaVA-Video's sentence about the video's duration and the times of its frames follows the video;
+            also a keyword of each call.
     """
 
     valid_processor_kwargs = AOTLlavaOnevisionProcessorKwargs
@@ -87,11 +124,20 @@ class AOTLlavaOnevisionProcessor(LlavaOnevisionProcessor):
         retention_ratio=0.1,
         num_clips=8,
         num_frames=32,
+        mm_spatial_pool_mode="bilinear",
+        mm_newline_position="one_token",
+        aot_newline_position=None,
+        add_time_instruction=False,
         **kwargs,
     ):
         self.retention_ratio = retention_ratio
         self.num_clips = num_clips
         self.num_frames = num_frames
+        self.mm_spatial_pool_mode = mm_spatial_pool_mode
+        self.mm_newline_position = mm_newline_position
+        self.aot_newline_position = aot_newline_position
+        self.add_time_instruction = add_time_instruction
+        _add_missing_tokens(tokenizer, (image_token, video_token))
         super().__init__(
             image_processor,
             tokenizer,
@@ -112,13 +158,39 @@ class AOTLlavaOnevisionProcessor(LlavaOnevisionProcessor):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args, **kwargs):
-        """Like the parent's, but the settings of this class reach this class alone."""
+        """Like the parent's, but the settings of this class reach this class alone.
+
+        An original LLaVA-Video checkpoint, which has no processor but only a tokenizer, gives the processor that
+        belongs to it.
+        """
         settings = {name: kwargs.pop(name) for name in SETTINGS if name in kwargs}
+        if not cls.get_processor_dict(pretrained_model_name_or_path, **kwargs)[0]:
+            config, _ = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **kwargs)
+            if is_original(config):
+                return cls._of_original(pretrained_model_name_or_path, config, settings, **kwargs)
         loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         processor = loaded[0] if isinstance(loaded, tuple) else loaded  # with `return_unused_kwargs=True`
         for name, value in settings.items():
             setattr(processor, name, value)
         return loaded
+
+    @classmethod
+    def _of_original(cls, location: str | os.PathLike, flat: dict[str, Any], settings: dict[str, Any], **kwargs):
+        values = processor_config_of_original(flat)
+        processor = cls(
+            image_processor=LlavaOnevisionImageProcessor(**values.pop("image_processor")),
+            video_processor=LlavaOnevisionVideoProcessor(**values.pop("video_processor")),
+            tokenizer=Qwen2Tokenizer.from_pretrained(location, **{"padding_side": "left", **kwargs}),
+            chat_template=CHAT_TEMPLATE,
+            **{**values, **settings},
+        )
+        token_ids = (processor.image_token_id, processor.video_token_id)
+        if token_ids != (IMAGE_TOKEN_ID, VIDEO_TOKEN_ID):
+            raise ValueError(
+                f"The tokenizer of {show(str(location))} numbers {processor.image_token} and {processor.video_token} "
+                f"{token_ids}, but the model reads {(IMAGE_TOKEN_ID, VIDEO_TOKEN_ID)}: it is not LLaVA-Video's."
+            )
+        return processor
 
     def to_dict(self) -> dict[str, Any]:
         """Like the parent's, with NumPy's numbers as Python's, which can be saved."""
@@ -139,19 +211,32 @@ class AOTLlavaOnevisionProcessor(LlavaOnevisionProcessor):
             _check_videos_fit_together(inputs)
         return inputs
 
-    def _process_videos(self, videos: VideoInput, retention_ratio: float | None = None, **kwargs):
+    def _process_videos(
+        self,
+        videos: VideoInput,
+        retention_ratio: float | None = None,
+        add_time_instruction: bool | None = None,
+        **kwargs,
+    ):
         self._count_placeholders(1, retention_ratio)  # raises before any video is read
         kwargs = {name: plain(value) if name in ("num_frames", "fps") else value for name, value in kwargs.items()}
         num_videos = len(make_batched_videos(videos))
         videos, kwargs = self._read_video_files(videos, kwargs)
         return_tensors = kwargs.pop("return_tensors", None)
-        processed_videos = self.video_processor(videos, **kwargs)
+        add_times = self.add_time_instruction if add_time_instruction is None else add_time_instruction
+        returns_metadata = kwargs.pop("return_metadata", False)
+        processed_videos = self.video_processor(videos, return_metadata=returns_metadata or add_times, **kwargs)
         if len({len(video) for video in processed_videos["pixel_values_videos"]}) == 1:
             processed_videos.convert_to_tensors(return_tensors)
         replacements = [
             self.replace_video_token(processed_videos, video_idx, retention_ratio=retention_ratio)
             for video_idx in range(num_videos)
         ]
+        if add_times:
+            sentences = map(time_instruction, processed_videos["video_metadata"])
+            replacements = [video + sentence for video, sentence in zip(replacements, sentences)]
+            if not returns_metadata:
+                processed_videos.pop("video_metadata")
         processed_videos[KEPT_VIDEO_TOKENS] = [
             self._count_video_tokens(len(video), retention_ratio) for video in processed_videos["pixel_values_videos"]
         ]
@@ -174,15 +259,21 @@ class AOTLlavaOnevisionProcessor(LlavaOnevisionProcessor):
         return counts
 
     def _count_placeholders(self, num_frames: int, retention_ratio: float | None) -> int:
-        newline = 1
-        return self._count_video_tokens(num_frames, retention_ratio) + newline
+        num_tokens, side = self._count_video_tokens(num_frames, retention_ratio), self._pooled_grid_size
+        position = self.mm_newline_position
+        if num_tokens < num_frames * side**2 and self.aot_newline_position is not None:
+            position = self.aot_newline_position
+        return num_tokens + len(newline_places(num_frames, side, position))
+
+    @property
+    def _pooled_grid_size(self) -> int:
+        return pooled_grid_size(math.isqrt(self.num_image_tokens), self.mm_spatial_pool_mode)
 
     def _count_video_tokens(self, num_frames: int, retention_ratio: float | None) -> int:
         retention_ratio = self.retention_ratio if retention_ratio is None else retention_ratio
         check_retention_ratio(retention_ratio)
         check_num_clips(self.num_clips)
-        tokens_per_frame = pooled_tokens_per_frame(math.isqrt(self.num_image_tokens))
-        return count_video_tokens(num_frames, retention_ratio, tokens_per_frame, self.num_clips)
+        return count_video_tokens(num_frames, retention_ratio, self._pooled_grid_size**2, self.num_clips)
 
     def _read_video_files(self, videos: VideoInput, kwargs: dict[str, Any]) -> tuple[VideoInput, dict[str, Any]]:
         # Frames that the caller has already decoded are the parent's business, and so are lists of picture files.
@@ -207,6 +298,13 @@ class AOTLlavaOnevisionProcessor(LlavaOnevisionProcessor):
             if value is not None:
                 logger.warning_once(f"`{name}={show(value)}` is ignored: `do_sample_frames=False` reads every frame.")
         return None, None
+
+
+def _add_missing_tokens(tokenizer, tokens: tuple[str, ...]) -> None:
+    # The tokenizer of an original LLaVA-Video checkpoint is Qwen2's.
+    missing = [token for token in tokens if tokenizer.convert_tokens_to_ids(token) in (None, tokenizer.unk_token_id)]
+    if missing:
+        tokenizer.add_tokens(missing, special_tokens=True)
 
 
 class _UnreadVideo(str):

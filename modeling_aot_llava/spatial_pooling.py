@@ -1,4 +1,6 @@
-"""The base model's spatial pooling as a matrix, so that it can be applied to some positions of the grid alone.
+"""The base model's spatial pooling, also as a matrix, so that it can be applied to some positions of the grid alone.
+
+And its newline tokens among the pooled ones.
 
 F frames, N = G * G patches, P pooled positions, D channels, M anchors, n positions that a frame keeps.
 """
@@ -13,11 +15,22 @@ from torch.nn import functional
 COVERAGE_STEP = 1e-5
 
 
-def pooling_matrix(grid: int, device: torch.device | str = "cpu") -> Tensor:
-    """The base model's spatial pooling as a matrix (P, N): bilinear, to half the grid's side rounded up."""
+def pool_grid(grid: Tensor, mode: str) -> Tensor:
+    """The base model's spatial pooling to half the grid's side: (n, channels, G, G) -> (n, channels, side, side).
+
+    `"bilinear"` (LLaVA-OneVision) rounds the side up; `"average"` (LLaVA-Video) takes the mean of 2 x 2 patches, those
+    of an odd grid's last row and column left out.
+    """
+    if mode == "average":
+        return functional.avg_pool2d(grid, kernel_size=2)
+    side = math.ceil(grid.shape[-1] / 2)
+    return functional.interpolate(grid, size=(side, side), mode="bilinear")
+
+
+def pooling_matrix(grid: int, device: torch.device | str = "cpu", mode: str = "bilinear") -> Tensor:
+    """The base model's spatial pooling as a matrix (P, N); see `pool_grid`."""
     one_hot_patches = torch.eye(grid * grid, dtype=torch.float32, device=device).view(grid * grid, 1, grid, grid)
-    side = math.ceil(grid / 2)
-    return functional.interpolate(one_hot_patches, size=(side, side), mode="bilinear").flatten(1).T
+    return pool_grid(one_hot_patches, mode).flatten(1).T
 
 
 def coverage_of(is_anchor: Tensor, pooling: Tensor) -> Tensor:
@@ -44,3 +57,20 @@ def pool_kept_positions(
     weights = pooling[kept_index]
     anchor_columns = anchor_index.unsqueeze(1).expand(-1, weights.shape[1], -1)
     return torch.baddbmm(weights @ features, weights.gather(2, anchor_columns), anchor_changes)
+
+
+def insert_newlines(tokens: Tensor, places: Tensor, newline: Tensor, newline_places: range) -> Tensor:
+    """Puts the newline token after each of some places, whether the place still has its token or not.
+
+    Args:
+        tokens: (B, D).
+        places: (B,), where each token stands in the video, frame * P + position; ascending.
+        newline: (D,).
+        newline_places: see `token_budget.newline_places`.
+
+    Returns:
+        (B + newlines, D).
+    """
+    ends = torch.arange(newline_places.start, newline_places.stop, newline_places.step, device=places.device)
+    order = torch.cat([places, ends]).sort(stable=True).indices
+    return torch.cat([tokens, newline.to(tokens).expand(len(ends), -1)])[order]

@@ -18,6 +18,7 @@ keeps in step 3 (M_p; padded to the largest frame in the released recipe).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -28,9 +29,15 @@ from .inter_frame_transport import merge_along_time
 from .intra_frame_transport import aggregate_within_frames
 from .paper_recipe import PaperRecipe
 from .released_recipe import ReleasedRecipe
-from .spatial_pooling import pool_kept_positions, pooling_matrix
-from .token_anchors import TokenAnchors, random_token_anchors, select_token_anchors, true_positions_first
-from .token_budget import TokenBudget, plan_token_budget
+from .spatial_pooling import insert_newlines, pool_kept_positions, pooling_matrix
+from .token_anchors import (
+    TokenAnchors,
+    random_token_anchors,
+    select_token_anchors,
+    true_positions,
+    true_positions_first,
+)
+from .token_budget import TokenBudget, newline_places, plan_token_budget
 
 # As many frames as the paper samples are encoded and compressed at a time: a longer video takes no more memory for it.
 FRAMES_AT_ONCE = 32
@@ -41,7 +48,7 @@ class VideoTokens:
     """What is left of a video, and what a picture of it needs.
 
     Attributes:
-        tokens: (B, D), without the newline token; the row count depends on the video where
+        tokens: (B, D), without newline tokens; the row count depends on the video where
             `config.has_fixed_token_count` is false.
         anchors: token anchors on the patch grid, masks of (F, N).
         pooled_kept: (F, P) bool, the pooled positions that each frame keeps before the frames are compared.
@@ -54,6 +61,17 @@ class VideoTokens:
     pooled_kept: Tensor
     temporal_kept: Tensor
     clip_lengths: tuple[int, ...]
+
+    @property
+    def places(self) -> Tensor:
+        """(B,): where each token stands, frame * P + position, ascending.
+
+        Not in the released recipe with clips of several frames, which has tokens twice.
+        """
+        starts = [0, *accumulate(self.clip_lengths[:-1])]
+        kept = self.temporal_kept.clone()
+        kept[starts] = self.pooled_kept[starts]
+        return true_positions(kept.flatten(), len(self.tokens))
 
 
 @dataclass
@@ -155,7 +173,7 @@ def compress_frames(
         old_anchors = _take(features, anchor_index)
         new_anchors = aggregate_within_frames(features, old_anchors, anchor_index, source_index, config, recipe)
 
-        pooling = pooling_matrix(config.patch_grid_size, features.device)
+        pooling = pooling_matrix(config.patch_grid_size, features.device, config.mm_spatial_pool_mode)
         kept = recipe.choose_pooled_positions(is_anchor, global_attention, pooling)
         index, _ = recipe.positions(kept)
         tokens = pool_kept_positions(features, new_anchors - old_anchors, anchor_index, index, pooling)
@@ -184,6 +202,22 @@ def compress_along_time(
         temporal_kept=torch.zeros_like(frames.pooled_kept).scatter(1, index, changed),
         clip_lengths=budget.clip_lengths,
     )
+
+
+def add_newlines(video: VideoTokens, newline: Tensor, config) -> Tensor:
+    """The tokens with the newline tokens that `config.compressed_newline_position` asks for: (B + newlines, D).
+
+    All of them, also those of rows and frames that keep no token: so their number is known beforehand, and the n-th
+    newline still tells which row or frame ends here. They are outside the budget, and no transport sees them.
+
+    Args:
+        newline: (D,).
+    """
+    position = config.compressed_newline_position
+    places = newline_places(len(video.pooled_kept), config.pooled_grid_size, position)
+    if position in ("one_token", "no_token"):  # whatever the order of the tokens
+        return torch.cat([video.tokens, newline.to(video.tokens).expand(len(places), -1)])
+    return insert_newlines(video.tokens, video.places, newline, places)
 
 
 def _recipe_of(config, budget: TokenBudget) -> PaperRecipe:

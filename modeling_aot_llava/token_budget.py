@@ -11,9 +11,13 @@ from dataclasses import dataclass
 from .error_texts import show
 from .plain_numbers import is_integer, is_number
 
-# Sec. 7: anchors a frame at each retention ratio, on the 27 x 27 patch grid of LLaVA-OneVision with 32 frames.
+# Sec. 7: anchors a frame at each retention ratio, on a 27 x 27 patch grid, by the base model's pooling: bilinear is
+# LLaVA-OneVision with 32 frames, average is LLaVA-Video with 64.
 PAPER_PATCHES = 729
-PAPER_ANCHORS = ((0.0, 0), (0.10, 126), (0.15, 144), (0.20, 196), (0.25, 205), (1.0, 729))
+PAPER_ANCHORS = {
+    "bilinear": ((0.0, 0), (0.10, 126), (0.15, 144), (0.20, 196), (0.25, 205), (1.0, 729)),
+    "average": ((0.0, 0), (0.10, 108), (0.15, 144), (0.20, 176), (0.25, 198), (1.0, 729)),
+}
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,7 @@ class TokenBudget:
     """The plan of one video of F frames.
 
     Attributes:
-        num_video_tokens: B, tokens that reach the language model, newline token not counted.
+        num_video_tokens: B, tokens that reach the language model, newline tokens not counted.
         clip_lengths: frames of each of the K clips; they sum to F.
         patch_anchors: M, token anchors a frame on the patch grid.
         pooled_anchors: M_p, tokens a frame keeps on the pooled grid before the frames are compared.
@@ -58,8 +62,7 @@ def plan_token_budget(config, num_frames: int, num_video_tokens: int | None = No
         ValueError: if the config is invalid, or there is no plan for these numbers.
     """
     config.validate_aot()
-    grid = config.patch_grid_size
-    patches, pooled = grid * grid, pooled_tokens_per_frame(grid)
+    patches, pooled = config.patch_grid_size**2, config.pooled_grid_size**2
     configured = count_video_tokens(num_frames, config.retention_ratio, pooled, config.num_clips)
     retention_ratio = min(config.retention_ratio, 1.0)
     if num_video_tokens is None:
@@ -74,7 +77,11 @@ def plan_token_budget(config, num_frames: int, num_video_tokens: int | None = No
 
     # A prompt may ask for fewer tokens than there are clips; then each clip keeps one.
     num_clips = min(count_clips(num_frames, config.num_clips), num_video_tokens)
-    anchors = config.num_anchors or max(1, _interpolate_anchors(retention_ratio, patches))
+    anchors = config.num_anchors
+    if anchors is None:
+        anchors = max(1, _interpolate_anchors(retention_ratio, patches, PAPER_ANCHORS[config.mm_spatial_pool_mode]))
+    if config.clip_segmentation == "none":
+        return _plan_single_frames(num_frames, num_video_tokens, anchors)
     pooled_anchors = _round_half_up(anchors * pooled / patches)
     if num_frames == 1:
         pooled_anchors = num_video_tokens
@@ -93,7 +100,7 @@ def plan_token_budget(config, num_frames: int, num_video_tokens: int | None = No
 
 
 def count_video_tokens(num_frames: int, retention_ratio: float, tokens_per_frame: int, num_clips: int) -> int:
-    """B = min(F * P, max(K, round(r * F * P))), newline token not counted."""
+    """B = min(F * P, max(K, round(r * F * P))), newline tokens not counted."""
     if num_frames < 1:
         raise ValueError(f"The video has {num_frames} frames, but it must have at least 1.")
     all_tokens = num_frames * tokens_per_frame
@@ -122,9 +129,32 @@ def count_clips(num_frames: int, num_clips: int) -> int:
     return max(1, min(num_clips, num_frames // 2))
 
 
-def pooled_tokens_per_frame(patch_grid_size: int) -> int:
-    """P: the base model pools the patch grid to half its side, rounded up."""
-    return math.ceil(patch_grid_size / 2) ** 2
+def pooled_grid_size(patch_grid_size: int, pool_mode: str = "bilinear") -> int:
+    """Side of the pooled grid, which has P = side * side tokens a frame.
+
+    Half the side of the patch grid: rounded up for `"bilinear"` pooling (LLaVA-OneVision), down for `"average"`
+    (LLaVA-Video), which drops the last row and column of an odd grid.
+    """
+    return patch_grid_size // 2 if pool_mode == "average" else math.ceil(patch_grid_size / 2)
+
+
+def newline_places(num_frames: int, pooled_grid: int, newline_position: str) -> range:
+    """The places in the video, frame * P + position, after which the base model has a newline token.
+
+    Args:
+        num_frames: F.
+        pooled_grid: side of the pooled grid.
+        newline_position: `"grid"` (after each row of each frame), `"frame"` (after each frame), `"one_token"` (after
+            the video) or `"no_token"`, as LLaVA-NeXT calls them.
+    """
+    num_places = num_frames * pooled_grid**2
+    step = {
+        "grid": pooled_grid,
+        "frame": pooled_grid**2,
+        "one_token": num_places,
+        "no_token": num_places + 1,
+    }[newline_position]
+    return range(step - 1, num_places, step)
 
 
 def released_keep_ratio(budget: TokenBudget) -> float:
@@ -147,6 +177,18 @@ def share_evenly(total: int, parts: int) -> tuple[int, ...]:
     return tuple(total // parts + (part < total % parts) for part in range(parts))
 
 
+def _plan_single_frames(num_frames: int, num_video_tokens: int, anchors: int) -> TokenBudget:
+    # Frames that are not compared with each other share evenly; with the released recipe the video decides in the end.
+    pooled_anchors = max(1, _round_half_up(num_video_tokens / num_frames))
+    return TokenBudget(
+        num_video_tokens=num_frames * pooled_anchors,
+        clip_lengths=(1,) * num_frames,
+        patch_anchors=anchors,
+        pooled_anchors=pooled_anchors,
+        kept_per_frame=(pooled_anchors,) * num_frames,
+    )
+
+
 def _kept_per_frame(clip_lengths: tuple[int, ...], pooled_anchors: int, rest: int) -> tuple[int, ...]:
     num_later_frames = sum(clip_lengths) - len(clip_lengths)
     quotas = iter(share_evenly(rest, num_later_frames) if num_later_frames else ())
@@ -157,8 +199,8 @@ def _kept_per_frame(clip_lengths: tuple[int, ...], pooled_anchors: int, rest: in
     return tuple(kept)
 
 
-def _interpolate_anchors(retention_ratio: float, patches: int) -> int:
-    for (low_ratio, low), (high_ratio, high) in zip(PAPER_ANCHORS, PAPER_ANCHORS[1:]):
+def _interpolate_anchors(retention_ratio: float, patches: int, points: tuple[tuple[float, int], ...]) -> int:
+    for (low_ratio, low), (high_ratio, high) in zip(points, points[1:]):
         if retention_ratio <= high_ratio:
             anchors = low + (high - low) * (retention_ratio - low_ratio) / (high_ratio - low_ratio)
             return _round_half_up(anchors * patches / PAPER_PATCHES)

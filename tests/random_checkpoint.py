@@ -79,6 +79,9 @@ def random_processor(processor_class: type, config):
         "vision_aspect_ratio",
         "retention_ratio",
         "num_clips",
+        "mm_spatial_pool_mode",
+        "mm_newline_position",
+        "aot_newline_position",
     )
     side = config.vision_config.image_size
     size = {"height": side, "width": side}

@@ -12,9 +12,9 @@ from modeling_aot_llava import (
     AOTLlavaOnevisionForConditionalGeneration,
     AOTLlavaOnevisionProcessor,
 )
-from modeling_aot_llava.token_budget import pooled_tokens_per_frame
 from modeling_aot_llava.video_reading import read_video
 
+from ..answer import without_newlines
 from ..arguments import name_of_video
 from .token_map import FrameMap, map_frames
 
@@ -31,7 +31,7 @@ class CompressedVideo:
         pictures: the sampled frames, cut to what the vision tower's patches cover.
         frames: the map of each.
         clip_lengths: frames of each clip.
-        tokens_before, tokens_after: video tokens that the stock model and this one read, newline not counted.
+        tokens_before, tokens_after: video tokens that the stock model and this one read, newlines not counted.
         config: that they were compressed with.
     """
 
@@ -59,10 +59,16 @@ def compress(
         ValueError: if the file cannot be read, or this checkpoint keeps every token.
     """
     frames, _ = read_video(str(video), num_frames or processor.num_frames)
-    inputs = processor(text=processor.video_token, videos=[frames], do_sample_frames=False, return_tensors="pt")
-    tokens_before = len(frames) * pooled_tokens_per_frame(model.config.patch_grid_size)
-    newline = 1
-    num_tokens = int((inputs["input_ids"] == processor.video_token_id).sum()) - newline
+    inputs = processor(
+        text=processor.video_token,
+        videos=[frames],
+        do_sample_frames=False,
+        add_time_instruction=False,
+        return_tensors="pt",
+    )
+    tokens_before = len(frames) * model.config.pooled_grid_size**2
+    num_placeholders = int((inputs["input_ids"] == processor.video_token_id).sum())
+    num_tokens = without_newlines(num_placeholders, len(frames), model.config)
     if num_tokens == tokens_before:  # the processor leaves the ratio to the model
         num_tokens = None
         if model.config.retention_ratio >= 1:

@@ -35,7 +35,6 @@ def _measure(options: Namespace) -> dict:
 
     from aot_llava_cli import answer
     from benchmarks.video_questions import ask, make_scene
-    from modeling_aot_llava.token_budget import pooled_tokens_per_frame
 
     from .cost import reading_flops
     from .provenance import definition_of, made_with
@@ -59,7 +58,7 @@ def _measure(options: Namespace) -> dict:
     return summarise(
         [ask(scene) for scene in scenes],
         {setting: [saved.of(scene.seed, setting) for scene in scenes] for setting in options.settings},
-        pooled_tokens_per_frame(model.config.patch_grid_size),
+        model.config.pooled_grid_size**2,
         lambda setting, num_tokens: reading_flops(setting, num_tokens, model.config.text_config),
         {"model": options.model.resolve().name, "made with": provenance},
     )

@@ -555,3 +555,15 @@ def test_what_cannot_be_finished_leaves_the_older_file_alone(tmp_path):
 
 def _captions(video):
     return [captions.frame_captions(video, number)[0] for number in range(len(video.frames))]
+
+
+@pytest.mark.parametrize("retention_ratio", [0.25, 1.0])
+def test_llava_videos_newlines_are_no_tokens_of_a_frame(build_model, clip, retention_ratio):
+    """A processor that asks for all tokens leaves the ratio to the model."""
+    model = build_model(mm_spatial_pool_mode="average", mm_newline_position="grid")
+    processor = random_processor(AOTLlavaOnevisionProcessor, model.config)
+    processor.retention_ratio = retention_ratio
+    video = compress(model, processor, clip, num_frames=4)
+    assert (video.tokens_before, video.tokens_after) == (4 * 9, 9)
+    assert sum(frame.num_tokens for frame in video.frames) == 9
+    assert {frame.kept.shape for frame in video.frames} == {(3, 3)}

@@ -6,6 +6,7 @@ import math
 import statistics
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -308,6 +309,22 @@ def test_a_gpu_measures_everything_by_default():
     assert options.ratios == (1.0, 0.25, 0.2, 0.15, 0.1)
     assert options.batch == (1, 8)
     assert (options.dtype, options.repeats) == ("bfloat16", 2)
+
+
+def test_llava_video_is_compared_with_itself_uncompressed():
+    """No class of transformers is LLaVA-Video; its shape is the 7B's with other fields."""
+    assert SHAPES["llava-video-7b"].text == SHAPES["7b"].text
+    shape = replace(SHAPES["tiny"], video_path=SHAPES["llava-video-7b"].video_path)
+    stock, aot = build_models(shape, torch.float32, CPU)
+    assert (stock.config.retention_ratio, aot.config.retention_ratio) == (1.0, 0.1)
+    videos = random_videos(aot.config, 1, 2, like=aot.model.image_newline)
+    full, tenth = make_prompt(aot.config, 338, videos), make_prompt(aot.config, 34, videos)
+    assert int((full["input_ids"] == aot.config.video_token_index).sum()) == 338 + 26
+    with torch.inference_mode():
+        assert stock(**full).logits.shape[1] == 338 + 26 + 30
+        assert aot(**tenth).logits.shape[1] == 34 + 26 + 30
+        aot.config.retention_ratio = 1.0
+        assert torch.equal(stock(**full).logits, aot(**full).logits)
 
 
 def test_both_models_share_their_weights_and_agree(models):

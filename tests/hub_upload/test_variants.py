@@ -16,6 +16,7 @@ from modeling_aot_llava.token_budget import plan_token_budget, released_keep_rat
 CONFIGURATION = Path(__file__).parents[2] / "configuration"
 FILES = sorted(CONFIGURATION.glob("*.json"))
 PAPERS_POINTS = {10: (126, 627, 34), 15: (144, 941, 39), 20: (196, 1254, 53), 25: (205, 1568, 55)}
+OF_BASE = ("mm_spatial_pool_mode", "mm_newline_position")
 VALID = {"base_model": "owner/base", "num_frames": 32}
 
 
@@ -40,8 +41,11 @@ def test_every_file_holds_a_valid_variant_and_nothing_else(file):
     assert set(values) <= {"base_model", "num_frames", *AOT_FIELDS}
     variant = read_variant(file)
     config = AOTLlavaOnevisionConfig(**variant.fields)
-    assert {name: getattr(config, name) for name in AOT_FIELDS} == variant.fields
-    assert variant.num_frames == 32
+    assert {name: getattr(config, name) for name in variant.fields} == variant.fields
+    is_video_model = file.stem.startswith("llava-video")
+    # What the base model does stands in the base's own config.
+    assert set(variant.fields) == set(AOT_FIELDS) - (set() if is_video_model else set(OF_BASE))
+    assert variant.num_frames == (64 if is_video_model else 32)
 
 
 @pytest.mark.parametrize("percent", PAPERS_POINTS)
@@ -76,7 +80,7 @@ def test_the_other_sizes_are_there(size):
 
 
 def test_there_are_no_others():
-    assert len(FILES) == 11
+    assert len(FILES) == 19
     assert list(bundled_variants().values()) == FILES
 
 
@@ -114,7 +118,7 @@ def test_a_folder_of_variants_for_one_base_is_for_any_base(write, tmp_path):
 
 
 def test_a_folder_of_variants_for_several_bases_does_not_guess():
-    with pytest.raises(PushError, match=r"made for 3 bases .*ov-hf.*name the files that you want"):
+    with pytest.raises(PushError, match=r"made for 4 bases .*ov-hf.*name the files that you want"):
         read_variants([str(CONFIGURATION)], "./my-checkpoint")
 
 
@@ -198,4 +202,5 @@ def test_a_file_that_is_no_object_is_named(text, message, write):
 
 def test_fields_that_are_not_named_have_their_defaults(write):
     variant = read_variant(write(num_clips=4))
-    assert variant.fields == {**aot_defaults(), "num_clips": 4}
+    defaults = {name: value for name, value in aot_defaults().items() if name not in OF_BASE}
+    assert variant.fields == {**defaults, "num_clips": 4}

@@ -44,7 +44,14 @@ DOCUMENTED = {
     "keep_ratio": None,
 }
 # "From a generator seeded by the config", says ALGORITHM.md of the random anchors.
-FIELDS = {**DOCUMENTED, "anchor_seed": 0}
+FIELDS = {
+    **DOCUMENTED,
+    "anchor_seed": 0,
+    # LLaVA-NeXT's names of what the base model does, LLaVA-OneVision's values.
+    "mm_spatial_pool_mode": "bilinear",
+    "mm_newline_position": "one_token",
+    "aot_newline_position": None,
+}
 
 CHANGED = {
     "recipe": "released",
@@ -67,6 +74,9 @@ CHANGED = {
     "clip_segmentation": "dynamic",
     "dynamic_similarity_threshold": 0.7,
     "keep_ratio": 0.3,
+    "mm_spatial_pool_mode": "average",
+    "mm_newline_position": "grid",
+    "aot_newline_position": "one_token",
 }
 
 # A grid of 7 x 7 patches, pooled to 4 x 4, and a vision tower of 7 layers.
@@ -97,7 +107,18 @@ WRONG = {
     "intra_frame_aggregation": ('"transport", "cosine", "none"', ("mean", None, True), {}),
     "inter_frame_aggregation": ('"transport", "cosine", "none"', ("mean", None, True), {}),
     "num_clips": ("an integer from 1", (0, -1, math.inf, *NOT_INTEGERS), {}),
-    "clip_segmentation": ('"uniform", "dynamic"', ("fixed", None, True), {}),
+    "clip_segmentation": ('"uniform", "dynamic", "none"', ("fixed", None, True), {}),
+    "mm_spatial_pool_mode": ('"bilinear", "average"', ("max", "Average", None, True), {}),
+    "mm_newline_position": (
+        '"no_token", "one_token", "frame", "grid"',
+        ("row", "", None, True, ["grid"]),
+        {},
+    ),
+    "aot_newline_position": (
+        'None or "no_token" or "one_token": fewer newline tokens than mm_newline_position="frame"',
+        ("frame", "grid", "row", True, ["one_token"]),
+        {"mm_newline_position": "frame"},
+    ),
     "dynamic_similarity_threshold": ("from -1 to 1", (-1.1, 1.1, math.inf, None, *NOT_NUMBERS), {}),
     "temporal_threshold": ("None or a number from 0 to 1", (-0.1, 1.1, math.inf, *NOT_NUMBERS), {}),
     "keep_ratio": ("None or a number from 0 to 1", (-0.1, 1.1, math.inf, *NOT_NUMBERS), {"recipe": "released"}),
@@ -105,6 +126,9 @@ WRONG = {
 OF_THE_OTHER_RECIPE = [
     ("keep_ratio", 0.5, 'recipe="released"', {"recipe": "paper"}),
     ("temporal_threshold", 0.5, 'recipe="paper"', {"recipe": "released"}),
+    ("clip_segmentation", "none", 'recipe="paper"', {"recipe": "paper"}),
+    ("clip_segmentation", "uniform", '"grid" newlines', {"recipe": "released", "mm_newline_position": "grid"}),
+    ("clip_segmentation", "dynamic", '"frame" newlines', {"recipe": "released", "mm_newline_position": "frame"}),
 ]
 WRONG_VALUES = [
     pytest.param(field, value, allowed, others, id=f"{field}={value!r}")
@@ -220,6 +244,19 @@ def test_the_docstring_states_every_field_and_its_default(field):
     found = re.search(entry, AOTLlavaOnevisionConfig.__doc__, re.MULTILINE)
     assert found
     assert ast.literal_eval(found["default"] or "None") == FIELDS[field]
+
+
+@pytest.mark.parametrize("position", ["frame", "one_token", "no_token"])
+def test_fewer_newlines_may_be_asked_for(position):
+    config = AOTLlavaOnevisionConfig(mm_newline_position="grid", aot_newline_position=position)
+    assert config.compressed_newline_position == position
+    assert AOTLlavaOnevisionConfig(mm_newline_position=position).compressed_newline_position == position
+
+
+def test_average_pooling_needs_two_patches_a_side():
+    vision = {"vision_config": {"image_size": 8, "patch_size": 8}}
+    with pytest.raises(ValueError, match=r"`mm_spatial_pool_mode` is 'average', .* patch grid is 1 x 1"):
+        random_config(AOTLlavaOnevisionConfig, **vision, local_window_size=1, mm_spatial_pool_mode="average")
 
 
 def test_it_is_a_stock_config():
