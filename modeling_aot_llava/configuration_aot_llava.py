@@ -8,7 +8,10 @@ from transformers import LlavaOnevisionConfig
 from .error_texts import show
 from .llava_video_checkpoint import config_of_original, is_original
 from .plain_numbers import is_integer, is_number, plain
+from .required_transformers import check_transformers
 from .token_budget import newline_places, pooled_grid_size
+
+check_transformers()
 
 
 class AOTLlavaOnevisionConfig(LlavaOnevisionConfig):

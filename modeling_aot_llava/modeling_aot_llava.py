@@ -7,10 +7,8 @@ tokens where they are not yet, hands both to the parent, and the parent does all
 
 from dataclasses import replace
 from functools import wraps
-from typing import Any
 
 import torch
-import transformers
 from torch import Tensor, nn
 from transformers import (
     GenerationConfig,
@@ -18,19 +16,17 @@ from transformers import (
     LlavaOnevisionModel,
     LlavaOnevisionPreTrainedModel,
 )
-from transformers.conversion_mapping import get_checkpoint_conversion_mapping, register_checkpoint_conversion_mapping
-from transformers.core_model_loading import WeightRenaming
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import ModelOutput, logging
 from transformers.utils.generic import can_return_tuple
 
+from .checkpoint_keys import register_key_renamings
 from .configuration_aot_llava import AOT_FIELDS, AOTLlavaOnevisionConfig
 from .conversation_cache import count_cached_columns, find_caches, mark_as_fitted
-from .llava_video_checkpoint import KEY_RENAMINGS
-from .prompt_layout import PlaceholderSpan, Prompt, find_placeholder_spans
-from .spatial_pooling import insert_newlines, pool_grid
-from .spatiotemporal_pruning import VideoTokens, add_newlines
-from .token_budget import newline_places
+from .generation_options import GenerationOptions, check_chunked_prefill
+from .prompt_layout import Prompt, check_no_video_is_missing, find_placeholder_spans, tokens_to_keep
+from .spatial_pooling import pool_grid
+from .spatiotemporal_pruning import VideoTokens, add_newlines, with_base_newlines
 from .video_encoding import encode_and_compress, joined_outputs
 from .vllm_serving import check_can_be_served, is_served_by_vllm
 
@@ -89,8 +85,7 @@ class AOTLlavaOnevisionModel(LlavaOnevisionModel):
             pixel_values_videos: (videos, F, channels, height, width).
             vision_feature_layer, vision_feature_select_strategy: as in the parent class.
             kept_video_tokens: B of each video, newline tokens not counted; None where `config.retention_ratio`
-                decides.
-                vLLM passes the tensor that the processor made for it.
+                decides. vLLM passes the tensor that the processor made for it.
 
         Returns:
             The vision tower's output with `pooler_output` (videos, B + newlines, hidden size), or a list of (B +
@@ -106,7 +101,10 @@ class AOTLlavaOnevisionModel(LlavaOnevisionModel):
                 vision_feature_select_strategy=vision_feature_select_strategy,
                 **{**kwargs, "return_dict": True},
             )
-            return self._with_own_newlines(outputs, num_frames=pixel_values_videos.shape[1])
+            if self.config.mm_newline_position == "one_token":  # the only one that the parent knows
+                return outputs
+            tokens = outputs.pooler_output[:, :-1]
+            return replace(outputs, pooler_output=with_base_newlines(tokens, self.image_newline, self.config))
         vision_outputs: list[ModelOutput] = []
         videos = self.compress_videos(
             pixel_values_videos,
@@ -124,18 +122,6 @@ class AOTLlavaOnevisionModel(LlavaOnevisionModel):
             return super().apply_pooling(image_features)
         grid = image_features.mT.unflatten(-1, (self.config.patch_grid_size, self.config.patch_grid_size))
         return pool_grid(grid, self.config.mm_spatial_pool_mode).flatten(2).mT
-
-    def _with_own_newlines(self, outputs: BaseModelOutputWithPooling, num_frames: int) -> BaseModelOutputWithPooling:
-        # The parent knows one newline token alone, after the video.
-        position = self.config.mm_newline_position
-        if position != "one_token":
-            tokens = outputs.pooler_output[:, :-1]
-            places = torch.arange(tokens.shape[1], device=tokens.device)
-            ends = newline_places(num_frames, self.config.pooled_grid_size, position)
-            outputs.pooler_output = torch.stack(
-                [insert_newlines(video, places, self.image_newline, ends) for video in tokens]
-            )
-        return outputs
 
     def _with_newlines(self, videos: list[VideoTokens]) -> Tensor | list[Tensor]:
         features = [add_newlines(video, self.image_newline, self.config) for video in videos]
@@ -205,7 +191,7 @@ class AOTLlavaOnevisionModel(LlavaOnevisionModel):
         _, is_video = self.get_placeholder_mask(prompt.input_ids, inputs_embeds=embeds)
         spans = find_placeholder_spans(is_video.squeeze(-1), len(pixel_values_videos))
         num_frames = pixel_values_videos.shape[1]
-        counts = self._tokens_to_keep(spans, num_frames)
+        counts = tokens_to_keep(spans, num_frames, self.config)
         of_layers = (vision_feature_layer, vision_feature_select_strategy)
         if self._keeps_all_tokens(counts, num_frames):
             video = self.get_video_features(pixel_values_videos, *of_layers, counts, return_dict=True)
@@ -222,30 +208,6 @@ class AOTLlavaOnevisionModel(LlavaOnevisionModel):
                 "with AOTLlavaOnevisionProcessor, and label video placeholders with -100."
             )
         return prompt.with_lengths(spans, lengths, self.config.text_config.pad_token_id or 0), video
-
-    def _tokens_to_keep(self, spans: list[PlaceholderSpan], num_frames: int) -> list[int | None]:
-        config = self.config
-        num_newlines = config.count_newlines(num_frames, is_compressed=True)
-        full_count = num_frames * config.pooled_grid_size**2 + config.count_newlines(num_frames, is_compressed=False)
-        for video, span in enumerate(spans):
-            if not num_newlines < span.length <= full_count:
-                raise ValueError(
-                    f"The prompt has {span.length} placeholders for video {video}, but its {num_frames} frames give "
-                    f"from {num_newlines + 1} to {full_count} (newline tokens included). Make prompt and pixels with "
-                    "one call of AOTLlavaOnevisionProcessor."
-                )
-        return [None if span.length == full_count else span.length - num_newlines for span in spans]
-
-    def check_no_video_is_missing(self, input_ids: Tensor | None) -> None:
-        """Raises `ValueError` if a prompt has placeholders for videos that did not come with it."""
-        if input_ids is None or torch.compiler.is_compiling():  # to look would break the graph
-            return
-        num_placeholders = int((input_ids == self.config.video_token_id).sum())
-        if num_placeholders:
-            raise ValueError(
-                f"The prompt has {num_placeholders} video placeholders, but `pixel_values_videos` is None, so the "
-                "model would answer blindly. Pass all that the processor returned; a data collator must keep it, too."
-            )
 
 
 class AOTLlavaOnevisionForConditionalGeneration(LlavaOnevisionForConditionalGeneration):
@@ -324,7 +286,7 @@ class AOTLlavaOnevisionForConditionalGeneration(LlavaOnevisionForConditionalGene
                 pixel_values = None
         elif not (mm_encoder_outputs or {}).get("video") and not find_caches(kwargs.values()):
             # With a cache the video may be in it, or assisted decoding tries placeholders: `generate` looks itself.
-            self.model.check_no_video_is_missing(input_ids)
+            check_no_video_is_missing(input_ids, self.config.video_token_id)
         if prompt.shift_labels is not None:
             kwargs["shift_labels"] = prompt.shift_labels
         outputs = super().forward(
@@ -368,9 +330,10 @@ class AOTLlavaOnevisionForConditionalGeneration(LlavaOnevisionForConditionalGene
         input_ids = inputs if input_ids is None else input_ids
         written = prompt = Prompt(input_ids, inputs_embeds, attention_mask, position_ids)
         cached, new = written.split_after(count_cached_columns(kwargs.values()))
+        options = GenerationOptions(kwargs, generation_config, self.generation_config)
         mm_encoder_outputs = dict(mm_encoder_outputs or {})
         if pixel_values_videos is not None or "video" in mm_encoder_outputs:
-            _check_chunked_prefill(self._generation_option("prefill_chunk_size", generation_config, kwargs))
+            check_chunked_prefill(options)
         if pixel_values_videos is not None and "video" not in mm_encoder_outputs:
             fitted, mm_encoder_outputs["video"] = self.model.encode_videos(
                 new, pixel_values_videos, vision_feature_layer, vision_feature_select_strategy
@@ -378,9 +341,9 @@ class AOTLlavaOnevisionForConditionalGeneration(LlavaOnevisionForConditionalGene
             pixel_values_videos = None
             if fitted is not new:
                 prompt = fitted.behind(cached)
-                kwargs |= self._lengths_of_run(written.num_columns - prompt.num_columns, generation_config, kwargs)
+                kwargs |= options.lengths_without(written.num_columns - prompt.num_columns)
         elif "video" not in mm_encoder_outputs:
-            self.model.check_no_video_is_missing(new.input_ids)
+            check_no_video_is_missing(new.input_ids, self.config.video_token_id)
         given = {
             "input_ids": prompt.input_ids,
             "inputs_embeds": prompt.inputs_embeds,
@@ -401,28 +364,6 @@ class AOTLlavaOnevisionForConditionalGeneration(LlavaOnevisionForConditionalGene
         mark_as_fitted(output)
         return replace(output, sequences=written.instead_of(prompt, output.sequences))
 
-    def _lengths_of_run(
-        self, num_removed: int, generation_config: GenerationConfig | None, kwargs: dict[str, Any]
-    ) -> dict[str, int]:
-        # `max_length` and `min_length` count the caller's prompt, which has more columns than the one that is run.
-        lengths = {
-            name: self._generation_option(name, generation_config, kwargs) for name in ("max_length", "min_length")
-        }
-        return {name: max(0, length - num_removed) for name, length in lengths.items() if length}
-
-    def _generation_option(self, name: str, generation_config: GenerationConfig | None, kwargs: dict[str, Any]) -> Any:
-        given = (kwargs.get(name), getattr(generation_config, name, None), getattr(self.generation_config, name, None))
-        return next((value for value in given if value is not None), None)
-
-
-def _check_chunked_prefill(prefill_chunk_size: int | None) -> None:
-    release = tuple(map(int, transformers.__version__.split(".")[:2]))
-    if prefill_chunk_size is not None and release < (5, 23):
-        raise ValueError(
-            f"`prefill_chunk_size={prefill_chunk_size}` beside a video needs transformers 5.23 or newer, but this is "
-            f"{transformers.__version__}, which would answer without the video: update it, or leave the option out."
-        )
-
 
 def _flat(mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None):
     """Videos with different counts in one tensor, as the parent wants it; assisted decoding and beams want a list."""
@@ -432,20 +373,7 @@ def _flat(mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None):
     return {**mm_encoder_outputs, "video": replace(video, pooler_output=torch.cat(video.pooler_output)[None])}
 
 
-# transformers converts the keys of older LLaVA-OneVision checkpoints for its own classes only, unless asked. What is
-# asked for the model type also serves the stock class on a checkpoint that was saved here. Before these stand the
-# names of LLaVA-NeXT, which the original LLaVA-Video checkpoints have.
-_OF_LLAVA_NEXT = [WeightRenaming(source, target) for source, target in KEY_RENAMINGS.items()]
-for custom_name, stock_name, before in (
-    (
-        AOTLlavaOnevisionConfig.model_type,
-        LlavaOnevisionForConditionalGeneration.config_class.model_type,
-        _OF_LLAVA_NEXT,
-    ),
-    (AOTLlavaOnevisionModel.__name__, LlavaOnevisionModel.__name__, []),
-):
-    mapping = [*before, *get_checkpoint_conversion_mapping(stock_name)]
-    register_checkpoint_conversion_mapping(custom_name, mapping, overwrite=True)
+register_key_renamings(AOTLlavaOnevisionConfig, AOTLlavaOnevisionModel)
 
 AOTLlavaOnevisionModel.register_for_auto_class("AutoModel")
 AOTLlavaOnevisionForConditionalGeneration.register_for_auto_class("AutoModelForImageTextToText")

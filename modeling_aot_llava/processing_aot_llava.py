@@ -4,13 +4,13 @@ import math
 import numbers
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import (
+    LlavaOnevisionConfig,
     LlavaOnevisionImageProcessor,
     LlavaOnevisionProcessor,
     LlavaOnevisionVideoProcessor,
-    PreTrainedConfig,
     Qwen2Tokenizer,
 )
 from transformers.processing_utils import MultiModalData, ProcessingKwargs, VideosKwargs
@@ -26,6 +26,7 @@ from .llava_video_checkpoint import (
     processor_config_of_original,
 )
 from .plain_numbers import plain
+from .required_transformers import check_transformers
 from .time_instruction import time_instruction
 from .token_budget import (
     check_num_clips,
@@ -36,6 +37,13 @@ from .token_budget import (
 )
 from .video_reading import read_video
 from .video_sources import Source, is_source
+
+if TYPE_CHECKING:  # transformers too old for this code copies the modules named in this file alone; it shall say so
+    from .video_decoding import decode_frames as decode_frames
+    from .video_index import FrameIndex as FrameIndex
+    from .video_stream import Video as Video
+
+check_transformers()
 
 logger = logging.get_logger(__name__)
 
@@ -165,7 +173,7 @@ class AOTLlavaOnevisionProcessor(LlavaOnevisionProcessor):
         """
         settings = {name: kwargs.pop(name) for name in SETTINGS if name in kwargs}
         if not cls.get_processor_dict(pretrained_model_name_or_path, **kwargs)[0]:
-            config, _ = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **kwargs)
+            config, _ = LlavaOnevisionConfig.get_config_dict(pretrained_model_name_or_path, **kwargs)
             if is_original(config):
                 return cls._of_original(pretrained_model_name_or_path, config, settings, **kwargs)
         loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)

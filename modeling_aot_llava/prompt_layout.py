@@ -162,6 +162,41 @@ def find_placeholder_spans(is_placeholder: Tensor, num_videos: int) -> list[Plac
     ]
 
 
+def tokens_to_keep(spans: Sequence[PlaceholderSpan], num_frames: int, config) -> list[int | None]:
+    """B of each video as the prompt has it, newline tokens not counted; None where it has the full count.
+
+    Args:
+        spans: the placeholders of each video.
+        num_frames: F.
+        config: an `AOTLlavaOnevisionConfig`.
+
+    Raises:
+        ValueError: if a video has too few placeholders for its newline tokens, or more than its frames can fill.
+    """
+    num_newlines = config.count_newlines(num_frames, is_compressed=True)
+    full_count = num_frames * config.pooled_grid_size**2 + config.count_newlines(num_frames, is_compressed=False)
+    for video, span in enumerate(spans):
+        if not num_newlines < span.length <= full_count:
+            raise ValueError(
+                f"The prompt has {span.length} placeholders for video {video}, but its {num_frames} frames give from "
+                f"{num_newlines + 1} to {full_count} (newline tokens included). Make prompt and pixels with one call "
+                "of AOTLlavaOnevisionProcessor."
+            )
+    return [None if span.length == full_count else span.length - num_newlines for span in spans]
+
+
+def check_no_video_is_missing(input_ids: Tensor | None, video_token_id: int) -> None:
+    """Raises `ValueError` if a prompt has placeholders for videos that did not come with it."""
+    if input_ids is None or torch.compiler.is_compiling():  # to look would break the graph
+        return
+    num_placeholders = int((input_ids == video_token_id).sum())
+    if num_placeholders:
+        raise ValueError(
+            f"The prompt has {num_placeholders} video placeholders, but `pixel_values_videos` is None, so the model "
+            "would answer blindly. Pass all that the processor returned; a data collator must keep it, too."
+        )
+
+
 def resized_layout(attention_mask: Tensor, spans: Sequence[PlaceholderSpan], new_lengths: Sequence[int]) -> Tensor:
     """The columns that a batch's rows consist of once each video has its new number of placeholders.
 

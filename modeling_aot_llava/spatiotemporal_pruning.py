@@ -220,6 +220,14 @@ def add_newlines(video: VideoTokens, newline: Tensor, config) -> Tensor:
     return insert_newlines(video.tokens, video.places, newline, places)
 
 
+def with_base_newlines(videos: Tensor, newline: Tensor, config) -> Tensor:
+    """Uncompressed videos with the newline tokens of the base model: (videos, F * P, D) -> (videos, n, D)."""
+    num_frames = videos.shape[1] // config.pooled_grid_size**2
+    ends = newline_places(num_frames, config.pooled_grid_size, config.mm_newline_position)
+    places = torch.arange(videos.shape[1], dtype=torch.long, device=videos.device)
+    return torch.stack([insert_newlines(tokens, places, newline, ends) for tokens in videos])
+
+
 def _recipe_of(config, budget: TokenBudget) -> PaperRecipe:
     """The recipe that the config names, for one video. Nothing else asks for the name."""
     return (ReleasedRecipe if config.recipe == "released" else PaperRecipe)(config, budget)

@@ -13,7 +13,7 @@ import torch
 import transformers
 from PIL import Image
 from random_checkpoint import random_model, random_processor, save_random_checkpoint
-from small_model import AOT, SMALL, VARYING
+from small_model import AOT, SMALL, VARYING, video_features
 from typer.testing import CliRunner
 
 from aot_llava_cli import answer, whole_file
@@ -148,7 +148,8 @@ def test_the_frames_counts_sum_to_what_the_language_model_reads(fields, num_fram
     configure(**fields)
     video = compress(model, processor, clip, num_frames)
     question = answer.read_question(processor, clip, "What?", num_frames)
-    read = model.model.embed_prompt(**question).video_features
+    with torch.no_grad():
+        read = video_features(model(**question))
     newline = 1
     assert sum(frame.num_tokens for frame in video.frames) == video.tokens_after == len(read) - newline
     assert video.tokens_before == 16 * num_frames == 16 * len(video.frames)

@@ -304,6 +304,34 @@ def test_layers_offloaded_to_disk_answer_like_those_in_memory(folders, tmp_path)
     assert torch.equal(answer, in_memory.generate(**inputs, max_new_tokens=3, min_new_tokens=3))
 
 
+PARTS = ("vision_tower", "multi_modal_projector", "language_model")
+DEVICE_MAPS = {
+    "everything": {"": "disk"},
+    "the newline": {"model.image_newline": "disk", "lm_head": "cpu"} | {f"model.{part}": "cpu" for part in PARTS},
+}
+
+
+@pytest.mark.filterwarnings("ignore:The following device_map keys do not match:UserWarning")
+@pytest.mark.parametrize("on_disk", DEVICE_MAPS)
+@pytest.mark.parametrize("kind", ["video", "text"])
+def test_what_is_offloaded_to_disk_serves_as_far_as_in_the_stock_class(folders, tmp_path, on_disk, kind):
+    """The newline is no module of its own, so accelerate does not fetch it where a video needs it."""
+    outcomes = []
+    for model_class in (AOTLlavaOnevisionForConditionalGeneration, LlavaOnevisionForConditionalGeneration):
+        options = {"device_map": DEVICE_MAPS[on_disk], "offload_folder": tmp_path / model_class.__name__}
+        model = model_class.from_pretrained(folders["pre-5"], **options)
+        model.config.retention_ratio = 1
+        ids = [[1, *[model.config.video_token_id] * (4 * 16 + 1), 2]] if kind == "video" else [[1, 2, 3]]
+        inputs = {"input_ids": torch.tensor(ids), "attention_mask": torch.ones_like(torch.tensor(ids))}
+        if kind == "video":
+            inputs["pixel_values_videos"] = torch.ones(1, 4, 3, 56, 56)
+        try:
+            outcomes.append(model.generate(**inputs, max_new_tokens=2, min_new_tokens=2).tolist())
+        except NotImplementedError as error:
+            outcomes.append(str(error))
+    assert outcomes[0] == outcomes[1]
+
+
 # --- Saving ---------------------------------------------------------------------------------------
 
 

@@ -624,6 +624,30 @@ def test_placeholders_without_their_video_are_refused(model, prompt):
                 call(**inputs)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("ratio", [0.25, 1.0])
+def test_the_default_dtype_changes_nothing(model, prompt, dtype, ratio):
+    inputs = prompt("<video>What?", "and <video>", seeds=(0, 1), retention_ratio=ratio)
+    expected = run(model, inputs).logits
+    answer = model.generate(**inputs, max_new_tokens=3)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        assert torch.equal(run(model, inputs).logits, expected)
+        assert torch.equal(model.generate(**inputs, max_new_tokens=3), answer)
+    finally:
+        torch.set_default_dtype(before)
+
+
+def test_the_default_device_changes_nothing(model, prompt):
+    """Every tensor is made where the inputs are: on the meta device there would be nothing to compute with."""
+    inputs = prompt("<video>What?", "and <video>", seeds=(0, 1), retention_ratio=1.0)
+    expected = model.get_video_features(inputs["pixel_values_videos"]).pooler_output
+    with torch.device("meta"):
+        features = model.get_video_features(inputs["pixel_values_videos"]).pooler_output
+    assert torch.equal(features, expected)
+
+
 @pytest.mark.parametrize("compiled", ["tower", "wrapped tower", "layer"])
 def test_a_compiled_vision_tower_is_refused_in_one_sentence(build_model, prompt, compiled):
     model = build_model()

@@ -129,10 +129,6 @@ report["stock class: same weights"] = all(
     torch.equal(stock.state_dict()[name], value) for name, value in model.state_dict().items()
 )
 
-inner_model = AutoModel.from_pretrained(folder, trust_remote_code=True)
-multimodal = AutoModelForMultimodalLM.from_pretrained(folder, trust_remote_code=True)
-report["other auto classes"] = [[origin(other), type(other).__name__] for other in (inner_model, multimodal)]
-
 processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
 other_processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True, retention_ratio=0.2)
 report["processor"] = [
@@ -163,6 +159,10 @@ report["again"] = [
     answer(model_again, prepare(AutoProcessor.from_pretrained(again, trust_remote_code=True))),
 ]
 report["warnings"] = list(warned)
+
+inner_model = AutoModel.from_pretrained(folder, trust_remote_code=True)
+multimodal = AutoModelForMultimodalLM.from_pretrained(folder, trust_remote_code=True)
+report["other auto classes"] = [[origin(other), type(other).__name__] for other in (inner_model, multimodal)]
 
 pipe = pipeline("image-text-to-text", model=str(folder), trust_remote_code=True)
 short = {"generate_kwargs": {"max_new_tokens": 8, "min_new_tokens": 8, "do_sample": False}}

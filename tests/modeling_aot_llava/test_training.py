@@ -1,9 +1,12 @@
 """Loss, gradients, gradient checkpointing and mixed precision of the compressed sequence."""
 
+import logging
+
 import pytest
 import torch
 from small_model import VARYING
 from torch.nn import functional
+from transformers.utils import logging as transformers_logging
 
 from modeling_aot_llava import inter_frame_transport, intra_frame_transport, paper_recipe
 
@@ -209,6 +212,31 @@ def test_training_lowers_the_loss(trained, prompt):
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.8 * losses[0]
+
+
+@pytest.mark.parametrize("placeholders", [True, False])
+@pytest.mark.parametrize("ratio", [0.25, 1.0])
+def test_labels_of_removed_placeholders_are_warned_of_once(trained, prompt, caplog, monkeypatch, placeholders, ratio):
+    """Only where a prompt is fitted and its placeholders have labels: Trainer would count them in the loss."""
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    transformers_logging.warning_once.cache_clear()
+    model, inputs = trained(), prompt(TEXT, retention_ratio=ratio)
+    for _ in range(2):
+        model(**inputs, labels=labelled(model, inputs, placeholders=placeholders))
+    messages = [record.getMessage() for record in caplog.records if "fewer logits than labels" in record.getMessage()]
+    assert len(messages) == (1 if placeholders and ratio == 1 else 0)
+
+
+def test_labels_shifted_by_the_caller_are_laid_out_with_the_prompt(trained, prompt):
+    """As Trainer passes them where a sequence is shared out among devices."""
+    model, losses = trained(), []
+    for ratio in (0.25, 1.0):
+        inputs = prompt(TEXT, retention_ratio=ratio)
+        labels = labelled(model, inputs, placeholders=False)
+        shifted = torch.nn.functional.pad(labels, (0, 1), value=-100)[:, 1:]
+        losses.append(model(**inputs, labels=labels, shift_labels=shifted).loss)
+        torch.testing.assert_close(losses[-1], model(**inputs, labels=labels).loss)
+    torch.testing.assert_close(*losses)
 
 
 # --- precision

@@ -1,0 +1,38 @@
+"""Options of `generate` that concern a prompt which is not run as it was written, or a video."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import transformers
+from transformers import GenerationConfig
+
+
+@dataclass(frozen=True)
+class GenerationOptions:
+    """Where an option may stand, first come first served: keywords, the call's config, the model's."""
+
+    keywords: dict[str, Any]
+    config_of_call: GenerationConfig | None
+    config_of_model: GenerationConfig
+
+    def get(self, name: str) -> Any:
+        """The option's value; None where nobody set it."""
+        configs = (self.config_of_call, self.config_of_model)
+        given = (self.keywords.get(name), *(getattr(config, name, None) for config in configs))
+        return next((value for value in given if value is not None), None)
+
+    def lengths_without(self, num_removed: int) -> dict[str, int]:
+        """`max_length` and `min_length`, which count the caller's prompt, for one that has fewer columns."""
+        lengths = {name: self.get(name) for name in ("max_length", "min_length")}
+        return {name: max(0, length - num_removed) for name, length in lengths.items() if length}
+
+
+def check_chunked_prefill(options: GenerationOptions) -> None:
+    """Raises `ValueError` where transformers would drop the encoded video."""
+    chunk_size = options.get("prefill_chunk_size")
+    release = tuple(map(int, transformers.__version__.split(".")[:2]))
+    if chunk_size is not None and release < (5, 23):
+        raise ValueError(
+            f"`prefill_chunk_size={chunk_size}` beside a video needs transformers 5.23 or newer, but this is "
+            f"{transformers.__version__}, which would answer without the video: update it, or leave the option out."
+        )
