@@ -319,7 +319,7 @@ def test_what_is_offloaded_to_disk_serves_as_far_as_in_the_stock_class(folders, 
     outcomes = []
     for model_class in (AOTLlavaOnevisionForConditionalGeneration, LlavaOnevisionForConditionalGeneration):
         options = {"device_map": DEVICE_MAPS[on_disk], "offload_folder": tmp_path / model_class.__name__}
-        model = model_class.from_pretrained(folders["pre-5"], **options)
+        model = load(folders["pre-5"], model_class, **options)
         model.config.retention_ratio = 1
         ids = [[1, *[model.config.video_token_id] * (4 * 16 + 1), 2]] if kind == "video" else [[1, 2, 3]]
         inputs = {"input_ids": torch.tensor(ids), "attention_mask": torch.ones_like(torch.tensor(ids))}
