@@ -12,7 +12,7 @@ from aot_llava_cli import answer
 from aot_llava_cli.mini import MINI_CHECKPOINT
 from benchmarks.accuracy.scoring import is_right
 from benchmarks.accuracy.settings import SETTINGS
-from benchmarks.accuracy.survey import ask_about
+from benchmarks.accuracy.survey import Checkpoint, ask_about
 from benchmarks.video_questions import ask, make_scene
 
 NUM_CLIPS = 100
@@ -32,6 +32,8 @@ FULL, AOT, LIGHTER, BEST, RANDOM = (SETTINGS[name] for name in NAMES)
 def right():
     """Right answers to all questions about the clips under each setting, and the number of questions."""
     model, processor = answer.load(str(MINI_CHECKPOINT), retention_ratio=None)
+    stock = LlavaOnevisionForConditionalGeneration.from_pretrained(MINI_CHECKPOINT).float().eval()
+    checkpoint = Checkpoint(model, processor, stock)
     threads = torch.get_num_threads()
     torch.set_num_threads(os.cpu_count())
     right, asked = Counter(), 0
@@ -40,7 +42,7 @@ def right():
             scene = make_scene(seed, "held_out")
             questions = ask(scene)
             asked += len(questions)
-            for name, reply in ask_about(scene, (FULL, AOT, LIGHTER, BEST, RANDOM), model, processor).items():
+            for name, reply in ask_about(scene, (FULL, AOT, LIGHTER, BEST, RANDOM), checkpoint).items():
                 right[name] += sum(map(is_right, questions, reply.answers))
     finally:
         torch.set_num_threads(threads)

@@ -18,20 +18,33 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 from hub_server import HubServer, environment
+from llava_next_checkpoint import SMALL_TEXT, SMALL_TOWER, save_original
 
 from aot_llava_cli.mini import MINI_CHECKPOINT, MINI_CLIP
 from hub_upload.publisher import can_copy_between_repositories
-from modeling_aot_llava import AOTLlavaOnevisionForConditionalGeneration, AOTLlavaOnevisionProcessor
+from modeling_aot_llava import (
+    AOTLlavaOnevisionConfig,
+    AOTLlavaOnevisionForConditionalGeneration,
+    AOTLlavaOnevisionProcessor,
+)
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BASE = "llava-hf/llava-onevision-qwen2-7b-ov-hf"
+LLAVA_VIDEO = "lmms-lab/LLaVA-Video-7B-Qwen2"
 PUBLISHED = "your-name/llava-onevision-7b-aot"
 
 # Commands that cannot run in this suite, by their beginnings.
 NOT_RUN = {
     "python3 -m venv": "an installation, which .ci/run makes from a clean clone",
     "pip install": "an installation; .ci/run installs what the pages ask for before it runs the suite",
+    "vllm serve": "a server of vLLM's, which tests/serving starts in an environment of its own",
+}
+# Pages whose Python blocks cannot run in this suite.
+PYTHON_NOT_RUN = {
+    "serving.md": "it asks a running server, as tests/serving does",
+    "llava-video.md": "an original checkpoint has a vision tower of 400 million parameters; "
+    "tests/modeling_aot_llava/test_llava_video_checkpoint.py loads a small one in the same way",
 }
 # Commands that take minutes or hours: their options are read, the rest is tested in tests/benchmarks.
 LONG = {
@@ -71,7 +84,11 @@ def blocks_of(page):
 
 
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
-PYTHON_PAGES = [page for page in PAGES if any(block.page == page and block.language == "python" for block in BLOCKS)]
+PYTHON_PAGES = [
+    page
+    for page in PAGES
+    if page.name not in PYTHON_NOT_RUN and any(block.page == page and block.language == "python" for block in BLOCKS)
+]
 SHELL_PAGES = [page for page in PAGES if any(block.page == page and block.language == "bash" for block in BLOCKS)]
 
 
@@ -96,11 +113,16 @@ def assert_printed(expected, output):
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory):
-    """A Hub with the mini checkpoint under the base's name, and an AOT model that was saved."""
+    """A Hub with the mini checkpoint under the base's name, a small LLaVA-Video, and an AOT model that was saved."""
     folder = tmp_path_factory.mktemp("published")
     AOTLlavaOnevisionForConditionalGeneration.from_pretrained(MINI_CHECKPOINT).save_pretrained(folder)
     AOTLlavaOnevisionProcessor.from_pretrained(MINI_CHECKPOINT).save_pretrained(folder)
+    original = tmp_path_factory.mktemp("original")
+    save_original(original, **SMALL_TEXT)
+    config = AOTLlavaOnevisionConfig.from_pretrained(original, vision_config=SMALL_TOWER)
+    save_original(original, AOTLlavaOnevisionForConditionalGeneration(config), **SMALL_TEXT)
     with HubServer() as server:
+        server.add_repo(LLAVA_VIDEO, {file.name: file for file in original.iterdir()})
         server.add_repo(BASE, {file.name: file for file in MINI_CHECKPOINT.iterdir()})
         server.add_repo(PUBLISHED, {file.name: file for file in folder.iterdir()})
         yield server
@@ -162,7 +184,7 @@ def test_python_runs_as_printed(page, run, tmp_path):
 
 @pytest.mark.parametrize("page", SHELL_PAGES, ids=lambda page: page.name)
 def test_commands_run_as_printed(page, run, tmp_path):
-    if page.name == "publishing.md" and not can_copy_between_repositories():
+    if page.name in ("publishing.md", "llava-video.md") and not can_copy_between_repositories():
         pytest.skip(f"huggingface_hub {huggingface_hub.__version__} copies within one repository only")
     for name, block in zip(re.findall(r"`(\w+\.json)`", page.read_text("utf-8")), of_page(page, "json")):
         (tmp_path / name).write_text(block.text, encoding="utf-8")

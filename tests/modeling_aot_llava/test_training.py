@@ -219,6 +219,7 @@ def test_training_lowers_the_loss(trained, prompt):
 def test_labels_of_removed_placeholders_are_warned_of_once(trained, prompt, caplog, monkeypatch, placeholders, ratio):
     """Only where a prompt is fitted and its placeholders have labels: Trainer would count them in the loss."""
     monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    caplog.set_level(logging.WARNING, logger="transformers")
     transformers_logging.warning_once.cache_clear()
     model, inputs = trained(), prompt(TEXT, retention_ratio=ratio)
     for _ in range(2):

@@ -252,7 +252,7 @@ def messages(caplog, monkeypatch):
     transformers.logging.get_verbosity()  # configures the logger, once
     monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
     transformers.utils.logging.warning_once.cache_clear()
-    caplog.set_level(logging.WARNING)
+    caplog.set_level(logging.WARNING, logger="transformers")  # the command line's tests silence it
     return lambda: caplog.messages
 
 
