@@ -1,0 +1,117 @@
+"""transformers' own tests of its models, run on the stock classes and on ours: both have to come to the same result.
+
+`ModelTesterMixin` comes with the source distribution of the installed release (see `fetch.py`); without it all this
+is skipped. `GenerationTesterMixin` is not in there: what it covers is asked in `test_generate.py`.
+"""
+
+import re
+import unittest
+import warnings
+from functools import lru_cache
+
+import pytest
+import torch
+import transformers
+from transformers.models.auto import modeling_auto
+
+from .mixins import FOLDER, load_model_tester_mixin
+from .model_testers import CASES, OURS, STOCK_CASES, Case, ModelTester
+
+if not FOLDER.exists():
+    pytest.skip(
+        f"The tests of transformers {transformers.__version__} are not here: run tests/transformers_suite/fetch.py",
+        allow_module_level=True,
+    )
+
+# Tests whose result differs from the stock class's: (test, cases, why).
+DIFFERENCES = [
+    (
+        "test_reverse_loading_mapping",
+        ".*",
+        "it wants old key names in what is saved; ours are the new ones, so that the stock class loads it (tested in "
+        "test_checkpoints.py)",
+    ),
+    (
+        "test_eager_matches_sdpa_inference_.*",
+        "video-.*",
+        "it passes a prompt with placeholders and no video, which is refused: the model would answer blindly",
+    ),
+]
+
+# Tests that are not run at all: (test, cases, why).
+LEFT_OUT = [
+    ("test_(num_layers_is_small|model_is_small|generation_tester_mixin_inheritance)", ".*", "they test the tester"),
+    (".*(rope|moe_models|router_logits|audio_features|encoder_decoder).*", ".*", "not about code or models of ours"),
+    (".*(flash|flex_attention|batched_and_grouped|kernels_can_load|model_parallelism).*", ".*", "need a GPU"),
+    (".*(deepspeed|disk_offload|cpu_offload|sdpa_can_compile|compile_for_training).*", ".*", "need a GPU"),
+    (".*eager_matches_sdpa_inference.*(fp16|bf16).*", ".*", "half precision on a CPU says nothing of a GPU's"),
+    ("test_(get_image_features_.*|multimodal_outputs_are_returned)", "video-.*", "they need an image"),
+    (
+        "test_causal_lm_loss_honors_shift_labels",
+        "video-full-0.1",
+        "since 5.24 it makes labels out of the logits, which are those of the fitted prompt; a caller's are as long as "
+        "his prompt (tested in test_training.py)",
+    ),
+]
+
+
+def _matches(rules: list[tuple[str, str, str]], test: str, case: Case) -> bool:
+    return any(re.fullmatch(tests, test) and re.fullmatch(cases, case.name) for tests, cases, _ in rules)
+
+
+MIXIN = load_model_tester_mixin()
+TESTS = [name for name in dir(MIXIN) if name.startswith("test_") and callable(getattr(MIXIN, name))]
+PAIRS = [(case, test) for case in CASES for test in TESTS if not _matches(LEFT_OUT, test, case)]
+
+
+@pytest.fixture(autouse=True)
+def _classes_are_known(monkeypatch):
+    """The mixin looks up by their names which classes take labels, and leaves out those that it does not know."""
+    base, conditional = (model_class.__name__ for model_class in OURS)
+    monkeypatch.setitem(modeling_auto.MODEL_MAPPING_NAMES, "aot_llava_onevision", base)
+    monkeypatch.setitem(modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES, "aot_llava_onevision", conditional)
+
+
+@pytest.mark.parametrize(("case", "test"), PAIRS, ids=[f"{case.name}-{test}" for case, test in PAIRS])
+def test_result_is_the_stock_class_s(case, test):
+    stock, _ = _run(STOCK_CASES[case.sees], test)
+    ours, details = _run(case, test)
+    if _matches(DIFFERENCES, test, case):
+        assert stock == "skipped" or ours != stock, "It does not differ any more: take it off the list."
+        return
+    assert stock != "failed", "Not even the stock class passes: is it about the model at all?"
+    assert ours == stock, details
+    if ours == "skipped":
+        pytest.skip(details)
+
+
+@lru_cache(maxsize=None)
+def _run(case: Case, test: str) -> tuple[str, str]:
+    """Runs one test of the mixin: `"passed"`, `"skipped"` or `"failed"`, and what it said."""
+    result = unittest.TestResult()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")  # some ask for warnings
+        _test_case(case)(test).run(result)
+    for what, texts in (("failed", result.errors + result.failures), ("skipped", result.skipped)):
+        if texts:
+            return what, "\n".join(text for _, text in texts)
+    return "passed", ""
+
+
+@lru_cache(maxsize=None)
+def _test_case(case: Case) -> type[unittest.TestCase]:
+    class MixinOnCase(MIXIN, unittest.TestCase):
+        all_model_classes = case.classes
+        _is_composite = True
+        # The tower counts tiles and frames, not pictures; and its last layer norm gets no gradient, as in the stock
+        # class: the features are taken before it.
+        skip_test_image_features_output_shape = True
+        skip_test_video_features_output_shape = True
+        test_all_params_have_gradient = False
+        test_can_init_all_missing_weights_before_2023 = True  # it reads the year off a copyright line
+
+        def setUp(self):
+            torch.manual_seed(0)
+            self.model_tester = ModelTester(case)
+
+    return MixinOnCase
