@@ -65,8 +65,12 @@ DIFFERENCES = [
 # Tests that are not run at all: (test, cases, why).
 LEFT_OUT = [
     ("test_(num_layers_is_small|model_is_small|generation_tester_mixin_inheritance)", ".*", "they test the tester"),
-    (".*(rope|moe_models|router_logits|audio_features|encoder_decoder).*", ".*", "not about code or models of ours"),
-    (".*(flash|flex_attention|batched_and_grouped|kernels_can_load|model_parallelism).*", ".*", "need a GPU"),
+    (
+        ".*(rope|moe_models|router_logits|batched_and_grouped|audio_features|encoder_decoder).*",
+        ".*",
+        "not about code or models of ours",
+    ),
+    (".*(flash|flex_attention|kernels_can_load|model_parallelism).*", ".*", "need a GPU"),
     (".*(deepspeed|disk_offload|cpu_offload|sdpa_can_compile|compile_for_training).*", ".*", "need a GPU"),
     (".*eager_matches_sdpa_inference.*(fp16|bf16).*", ".*", "half precision on a CPU says nothing of a GPU's"),
     ("test_(get_image_features_.*|multimodal_outputs_are_returned)", "video-.*", "they need an image"),
