@@ -98,8 +98,10 @@ class Prompt:
         """The prompt with another number of placeholders for each video; see `resized_layout`.
 
         Raises:
-            ValueError: if the mask cannot be laid out anew, or is missing where the rows need new padding.
+            ValueError: if mask, labels or positions do not describe the columns one by one, or the mask is missing where
+                the rows need new padding.
         """
+        self._check_widths()
         whole_mask = self._checked_mask()
         cached_mask, mask = whole_mask[:, : -self.num_columns], whole_mask[:, -self.num_columns :]
         layout = resized_layout(mask, spans, new_lengths)
@@ -118,6 +120,16 @@ class Prompt:
             labels=_take(self.labels, layout, IGNORED_LABEL),
             shift_labels=_take(self.shift_labels, layout, IGNORED_LABEL),
         )
+
+    def _check_widths(self) -> None:
+        for name in ("labels", "shift_labels", "position_ids"):
+            values = getattr(self, name)
+            if values is not None and values.shape[-1] != self.num_columns:
+                raise ValueError(
+                    f"`{name}` has {values.shape[-1]} columns, but the prompt, whose number of video placeholders "
+                    f"changes here, has {self.num_columns}: pass one value a column, or make the prompt with "
+                    "AOTLlavaOnevisionProcessor."
+                )
 
     def _checked_mask(self) -> Tensor:
         values = self.input_ids if self.inputs_embeds is None else self.inputs_embeds

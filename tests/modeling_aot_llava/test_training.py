@@ -240,6 +240,14 @@ def test_labels_shifted_by_the_caller_are_laid_out_with_the_prompt(trained, prom
     torch.testing.assert_close(*losses)
 
 
+@pytest.mark.parametrize("name", ["labels", "shift_labels", "position_ids"])
+def test_values_that_do_not_fit_the_columns_of_a_fitted_prompt_are_refused(trained, prompt, name):
+    model, inputs = trained(), prompt(TEXT, retention_ratio=1.0)
+    narrow = inputs["input_ids"][:, 1:]
+    with pytest.raises(ValueError, match=rf"`{name}` has {narrow.shape[1]} columns.*{narrow.shape[1] + 1}"):
+        model(**inputs, **{"labels": inputs["input_ids"], name: narrow})
+
+
 # --- precision
 
 
