@@ -98,8 +98,8 @@ class Prompt:
         """The prompt with another number of placeholders for each video; see `resized_layout`.
 
         Raises:
-            ValueError: if mask, labels or positions do not describe the columns one by one, or the mask is missing where
-                the rows need new padding.
+            ValueError: if mask, labels or positions do not describe the columns one by one, or the mask is missing
+                where the rows need new padding.
         """
         self._check_widths()
         whole_mask = self._checked_mask()
