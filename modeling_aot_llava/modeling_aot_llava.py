@@ -17,20 +17,19 @@ from transformers import (
     LlavaOnevisionPreTrainedModel,
 )
 from transformers.modeling_outputs import BaseModelOutputWithPooling
-from transformers.utils import ModelOutput, logging
+from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from .checkpoint_keys import register_key_renamings
 from .configuration_aot_llava import AOT_FIELDS, AOTLlavaOnevisionConfig
 from .conversation_cache import count_cached_columns, find_caches, mark_as_fitted
 from .generation_options import GenerationOptions, check_chunked_prefill
-from .prompt_layout import Prompt, check_no_video_is_missing, find_placeholder_spans, tokens_to_keep
+from .prompt_fitting import as_one_tensor, encode_videos, keeps_all_tokens
+from .prompt_layout import Prompt, check_no_video_is_missing
 from .spatial_pooling import pool_grid
 from .spatiotemporal_pruning import VideoTokens, add_newlines, with_base_newlines
 from .video_encoding import encode_and_compress, joined_outputs
 from .vllm_serving import check_can_be_served, is_served_by_vllm
-
-logger = logging.get_logger(__name__)
 
 # What a saved folder tells the Auto classes; transformers itself would name the saved class alone.
 AUTO_MAP = {
@@ -94,7 +93,7 @@ class AOTLlavaOnevisionModel(LlavaOnevisionModel):
         self.config.validate_aot()
         if isinstance(kept_video_tokens, Tensor):
             kept_video_tokens = kept_video_tokens.tolist()
-        if self._keeps_all_tokens(kept_video_tokens, num_frames=pixel_values_videos.shape[1]):
+        if keeps_all_tokens(kept_video_tokens, pixel_values_videos.shape[1], self.config):
             outputs = super().get_video_features(
                 pixel_values_videos,
                 vision_feature_layer=vision_feature_layer,
@@ -114,7 +113,7 @@ class AOTLlavaOnevisionModel(LlavaOnevisionModel):
             on_vision_output=vision_outputs.append,
             **kwargs,
         )
-        pooler_output = self._with_newlines(videos)
+        pooler_output = self.with_newlines(videos)
         return BaseModelOutputWithPooling(**{**joined_outputs(vision_outputs), "pooler_output": pooler_output})
 
     def apply_pooling(self, image_features: Tensor) -> Tensor:
@@ -123,16 +122,12 @@ class AOTLlavaOnevisionModel(LlavaOnevisionModel):
         grid = image_features.mT.unflatten(-1, (self.config.patch_grid_size, self.config.patch_grid_size))
         return pool_grid(grid, self.config.mm_spatial_pool_mode).flatten(2).mT
 
-    def _with_newlines(self, videos: list[VideoTokens]) -> Tensor | list[Tensor]:
+    def with_newlines(self, videos: list[VideoTokens]) -> Tensor | list[Tensor]:
+        """The tokens of `compress_videos` with newline tokens: (videos, n, hidden size), or a list of (n, hidden size)
+        where the videos' counts differ."""
         features = [add_newlines(video, self.image_newline, self.config) for video in videos]
         have_same_length = len({len(tokens) for tokens in features}) == 1
         return torch.stack(features) if have_same_length else features
-
-    def _keeps_all_tokens(self, kept_video_tokens: list[int | None] | None, num_frames: int) -> bool:
-        full_count = num_frames * self.config.pooled_grid_size**2
-        kept_of_ratio = full_count if self.config.retention_ratio >= 1 else None
-        counts = [kept_of_ratio if count is None else count for count in kept_video_tokens or [None]]
-        return all(count == full_count for count in counts)
 
     def compress_videos(
         self,
@@ -159,55 +154,6 @@ class AOTLlavaOnevisionModel(LlavaOnevisionModel):
             kept_video_tokens=kept_video_tokens or [None] * len(pixel_values_videos),
             **kwargs,
         )
-
-    @torch.compiler.disable
-    def encode_videos(
-        self,
-        prompt: Prompt,
-        pixel_values_videos: Tensor,
-        vision_feature_layer: int | list[int] | None = None,
-        vision_feature_select_strategy: str | None = None,
-    ) -> tuple[Prompt, BaseModelOutputWithPooling]:
-        """Encodes the videos, and fits the prompt where it has not as many placeholders as there are tokens then.
-
-        Each video keeps as many tokens as it has placeholders, less those for newlines. A video with the full,
-        uncompressed count is cut down to `config.retention_ratio`.
-
-        Args:
-            prompt: the part of the prompt that is not in a cache yet.
-            pixel_values_videos, vision_feature_layer, vision_feature_select_strategy: as in `get_video_features`.
-
-        Returns:
-            The prompt itself where its placeholders are right, else a fitted one; and the encoded videos.
-
-        Raises:
-            ValueError: if placeholders and videos do not fit together.
-        """
-        self.config.validate_aot()
-        if prompt.input_ids is None and prompt.inputs_embeds is None:
-            raise ValueError("`input_ids` and `inputs_embeds` are both None: pass one of them beside the video.")
-        # The parent's way to tell placeholders apart: by their ids or, where only embeddings came, by theirs.
-        embeds = prompt.input_ids.unsqueeze(-1) if prompt.inputs_embeds is None else prompt.inputs_embeds
-        _, is_video = self.get_placeholder_mask(prompt.input_ids, inputs_embeds=embeds)
-        spans = find_placeholder_spans(is_video.squeeze(-1), len(pixel_values_videos))
-        num_frames = pixel_values_videos.shape[1]
-        counts = tokens_to_keep(spans, num_frames, self.config)
-        of_layers = (vision_feature_layer, vision_feature_select_strategy)
-        if self._keeps_all_tokens(counts, num_frames):
-            video = self.get_video_features(pixel_values_videos, *of_layers, counts, return_dict=True)
-        else:  # without the vision tower's own states, which would stay in memory as long as the answer is written
-            compressed = self.compress_videos(pixel_values_videos, *of_layers, counts)
-            video = BaseModelOutputWithPooling(pooler_output=self._with_newlines(compressed))
-        lengths = [len(tokens) for tokens in video.pooler_output]
-        if lengths == [span.length for span in spans]:
-            return prompt, video
-        if prompt.has_labels_of(spans):
-            logger.warning_once(
-                "The prompt has more video placeholders than tokens are kept, and labels of placeholders are not "
-                "ignored: removed ones do not count in the loss, and there are fewer logits than labels. Make prompts "
-                "with AOTLlavaOnevisionProcessor, and label video placeholders with -100."
-            )
-        return prompt.with_lengths(spans, lengths, self.config.text_config.pad_token_id or 0), video
 
 
 class AOTLlavaOnevisionForConditionalGeneration(LlavaOnevisionForConditionalGeneration):
@@ -269,8 +215,8 @@ class AOTLlavaOnevisionForConditionalGeneration(LlavaOnevisionForConditionalGene
     ):
         written = prompt = Prompt(input_ids, inputs_embeds, attention_mask, position_ids, labels, shift_labels)
         if pixel_values_videos is not None and mm_encoder_outputs is None:
-            prompt, video = self.model.encode_videos(
-                written, pixel_values_videos, vision_feature_layer, vision_feature_select_strategy
+            prompt, video = encode_videos(
+                self.model, written, pixel_values_videos, vision_feature_layer, vision_feature_select_strategy
             )
             mm_encoder_outputs, pixel_values_videos = {"video": video}, None
             if pixel_values is not None:  # the parent takes pixels, or what was made of them, but not some of both
@@ -303,7 +249,7 @@ class AOTLlavaOnevisionForConditionalGeneration(LlavaOnevisionForConditionalGene
             vision_aspect_ratio=vision_aspect_ratio,
             batch_num_images=batch_num_images,
             labels=prompt.labels,
-            mm_encoder_outputs=_flat(mm_encoder_outputs),
+            mm_encoder_outputs=as_one_tensor(mm_encoder_outputs),
             **kwargs,
         )
         if prompt is not written:
@@ -335,8 +281,8 @@ class AOTLlavaOnevisionForConditionalGeneration(LlavaOnevisionForConditionalGene
         if pixel_values_videos is not None or "video" in mm_encoder_outputs:
             check_chunked_prefill(options)
         if pixel_values_videos is not None and "video" not in mm_encoder_outputs:
-            fitted, mm_encoder_outputs["video"] = self.model.encode_videos(
-                new, pixel_values_videos, vision_feature_layer, vision_feature_select_strategy
+            fitted, mm_encoder_outputs["video"] = encode_videos(
+                self.model, new, pixel_values_videos, vision_feature_layer, vision_feature_select_strategy
             )
             pixel_values_videos = None
             if fitted is not new:
@@ -363,14 +309,6 @@ class AOTLlavaOnevisionForConditionalGeneration(LlavaOnevisionForConditionalGene
             return written.instead_of(prompt, output)
         mark_as_fitted(output)
         return replace(output, sequences=written.instead_of(prompt, output.sequences))
-
-
-def _flat(mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None):
-    """Videos with different counts in one tensor, as the parent wants it; assisted decoding and beams want a list."""
-    video = (mm_encoder_outputs or {}).get("video")
-    if video is None or isinstance(video.pooler_output, Tensor):
-        return mm_encoder_outputs
-    return {**mm_encoder_outputs, "video": replace(video, pooler_output=torch.cat(video.pooler_output)[None])}
 
 
 register_key_renamings(AOTLlavaOnevisionConfig, AOTLlavaOnevisionModel)
