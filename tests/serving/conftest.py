@@ -64,6 +64,16 @@ def folder_of_even_heads(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def folder_of_llava_video(tmp_path_factory):
+    """A model with random weights and LLaVA-Video's path: average pooling, a newline after each row of each frame."""
+    folder = tmp_path_factory.mktemp("served") / "random-llava-video-aot"
+    heads = {"hidden_size": 128, "num_attention_heads": 4}
+    fields = {"mm_spatial_pool_mode": "average", "mm_newline_position": "grid"}
+    save_random_checkpoint(folder, vision_config=heads, text_config=heads, **fields)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def clips(tmp_path_factory):
     """A folder of video files, one for each seed."""
     folder = tmp_path_factory.mktemp("clips")
@@ -73,7 +83,7 @@ def clips(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def answers(loaded, answers_about_files, answers_of_even_heads) -> dict[str, Answer]:
+def answers(loaded, answers_about_files, answers_of_even_heads, answers_of_llava_video) -> dict[str, Answer]:
     """What transformers answers to each case. With it, all that is asked of transformers has been asked."""
     return {name: _answer(*loaded, case) for name, case in CASES.items()}
 
@@ -91,6 +101,13 @@ def answers_about_files(loaded, clips) -> dict[tuple[int, float], Answer]:
 def answers_of_even_heads(folder_of_even_heads) -> dict[str, Answer]:
     """What transformers answers to the clips at ratios from the random model."""
     loaded = _load(folder_of_even_heads)
+    return {name: _answer(*loaded, CASES[name]) for name in CLIPS_AT_RATIOS}
+
+
+@pytest.fixture(scope="session")
+def answers_of_llava_video(folder_of_llava_video) -> dict[str, Answer]:
+    """What transformers answers to the clips at ratios from the model with LLaVA-Video's path."""
+    loaded = _load(folder_of_llava_video)
     return {name: _answer(*loaded, CASES[name]) for name in CLIPS_AT_RATIOS}
 
 
