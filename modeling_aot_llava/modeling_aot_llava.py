@@ -278,9 +278,10 @@ class AOTLlavaOnevisionForConditionalGeneration(LlavaOnevisionForConditionalGene
         cached, new = written.split_after(count_cached_columns(kwargs.values()))
         options = GenerationOptions(kwargs, generation_config, self.generation_config)
         mm_encoder_outputs = dict(mm_encoder_outputs or {})
-        if pixel_values_videos is not None or "video" in mm_encoder_outputs:
+        is_encoded = mm_encoder_outputs.get("video") is not None
+        if pixel_values_videos is not None or is_encoded:
             check_chunked_prefill(options)
-        if pixel_values_videos is not None and "video" not in mm_encoder_outputs:
+        if pixel_values_videos is not None and not is_encoded:
             fitted, mm_encoder_outputs["video"] = encode_videos(
                 self.model, new, pixel_values_videos, vision_feature_layer, vision_feature_select_strategy
             )
@@ -288,7 +289,7 @@ class AOTLlavaOnevisionForConditionalGeneration(LlavaOnevisionForConditionalGene
             if fitted is not new:
                 prompt = fitted.behind(cached)
                 kwargs |= options.lengths_without(written.num_columns - prompt.num_columns)
-        elif "video" not in mm_encoder_outputs:
+        elif not is_encoded:
             check_no_video_is_missing(new.input_ids, self.config.video_token_id)
         given = {
             "input_ids": prompt.input_ids,
