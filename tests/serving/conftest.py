@@ -65,11 +65,10 @@ def folder_of_even_heads(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def folder_of_llava_video(tmp_path_factory):
-    """A model with random weights and LLaVA-Video's path: average pooling, a newline after each row of each frame."""
-    folder = tmp_path_factory.mktemp("served") / "random-llava-video-aot"
-    heads = {"hidden_size": 128, "num_attention_heads": 4}
-    fields = {"mm_spatial_pool_mode": "average", "mm_newline_position": "grid"}
-    save_random_checkpoint(folder, vision_config=heads, text_config=heads, **fields)
+    """The mini checkpoint on LLaVA-Video's path: average pooling, a newline after each row of each frame."""
+    folder = tmp_path_factory.mktemp("served") / "mini-llava-video-aot"
+    for part in _load(MINI_CHECKPOINT, mm_spatial_pool_mode="average", mm_newline_position="grid"):
+        part.save_pretrained(folder)
     return folder
 
 
@@ -111,9 +110,9 @@ def answers_of_llava_video(folder_of_llava_video) -> dict[str, Answer]:
     return {name: _answer(*loaded, CASES[name]) for name in CLIPS_AT_RATIOS}
 
 
-def _load(folder):
-    model = AOTLlavaOnevisionForConditionalGeneration.from_pretrained(folder)
-    return model.eval(), AOTLlavaOnevisionProcessor.from_pretrained(folder)
+def _load(folder, **fields):
+    model = AOTLlavaOnevisionForConditionalGeneration.from_pretrained(folder, **fields)
+    return model.eval(), AOTLlavaOnevisionProcessor.from_pretrained(folder, **fields)
 
 
 def _answer(model, processor, case: Case, videos=None) -> Answer:
