@@ -35,12 +35,13 @@ from .token_budget import (
     newline_places,
     pooled_grid_size,
 )
+from .unread_videos import as_strings, source_of
 from .video_reading import read_video
-from .video_sources import Source, is_source
 
 if TYPE_CHECKING:  # transformers too old for this code copies the modules named in this file alone; it shall say so
     from .video_decoding import decode_frames as decode_frames
     from .video_index import FrameIndex as FrameIndex
+    from .video_sources import Source as Source
     from .video_stream import Video as Video
 
 check_transformers()
@@ -207,7 +208,7 @@ class AOTLlavaOnevisionProcessor(LlavaOnevisionProcessor):
 
     def prepare_inputs_layout(self, images=None, text=None, videos: VideoInput | None = None, **kwargs):
         """Like the parent's; what is yet to be read gets the form that the parent's checks let pass."""
-        return super().prepare_inputs_layout(images=images, text=text, videos=_as_strings(videos), **kwargs)
+        return super().prepare_inputs_layout(images=images, text=text, videos=as_strings(videos), **kwargs)
 
     def __call__(self, images=None, text=None, videos=None, audio=None, **kwargs):
         inputs = super().__call__(images=images, text=text, videos=videos, audio=audio, **kwargs)
@@ -291,7 +292,7 @@ class AOTLlavaOnevisionProcessor(LlavaOnevisionProcessor):
         if not all(isinstance(video, str) for video in flat):
             raise ValueError("Some videos of the call are files and some are decoded frames: pass one or the other.")
         num_frames, fps = self._sampling_of_files(kwargs)
-        frames, metadata = zip(*(read_video(_source_of(video), num_frames, fps) for video in flat))
+        frames, metadata = zip(*(read_video(source_of(video), num_frames, fps) for video in flat))
         options = {name: value for name, value in kwargs.items() if name not in ("num_frames", "fps")}
         return list(frames), {**options, "video_metadata": list(metadata), "do_sample_frames": False}
 
@@ -313,33 +314,6 @@ def _add_missing_tokens(tokenizer, tokens: tuple[str, ...]) -> None:
     missing = [token for token in tokens if tokenizer.convert_tokens_to_ids(token) in (None, tokenizer.unk_token_id)]
     if missing:
         tokenizer.add_tokens(missing, special_tokens=True)
-
-
-class _UnreadVideo(str):
-    """A video that is yet to be read, in the guise of the only type that transformers lets pass for one."""
-
-    __slots__ = ("source",)
-
-
-def _as_strings(videos: Any) -> Any:
-    """The same, nested as it was, with a string for each path and for each file in memory."""
-    if isinstance(videos, (list, tuple)):
-        return type(videos)(map(_as_strings, videos)) if any(map(_holds_source, videos)) else videos
-    if not is_source(videos) or isinstance(videos, str):
-        return videos
-    if isinstance(videos, os.PathLike):
-        return os.fsdecode(videos)
-    unread = _UnreadVideo()
-    unread.source = videos
-    return unread
-
-
-def _holds_source(videos: Any) -> bool:
-    return any(map(_holds_source, videos)) if isinstance(videos, (list, tuple)) else is_source(videos)
-
-
-def _source_of(video: str) -> Source:
-    return video.source if isinstance(video, _UnreadVideo) else video
 
 
 def _check_videos_fit_together(inputs: Mapping[str, Any]) -> None:
