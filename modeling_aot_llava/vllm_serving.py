@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 # The releases that this code was tried with. The backend is rebuilt in every release of vLLM.
 VLLM_FROM, VLLM_BEFORE = (0, 32), (0, 34)
-TRANSFORMERS_FROM = (5, 20)
+TRANSFORMERS_FROM, TRANSFORMERS_BEFORE = (5, 20), (5, 21)
 
 
 def is_served_by_vllm(config) -> bool:
@@ -70,10 +70,12 @@ def _check_releases() -> None:
             f"vLLM is {vllm.__version__}, but this model is served by vLLM from {_text(VLLM_FROM)} and before "
             f"{_text(VLLM_BEFORE)}: install one of those, or a later release of the model's code."
         )
-    if tuple(int(number) for number in transformers.__version__.split(".")[:2]) < TRANSFORMERS_FROM:
+    release = tuple(int(number) for number in transformers.__version__.split(".")[:2])
+    if not TRANSFORMERS_FROM <= release < TRANSFORMERS_BEFORE:
         raise ImportError(
-            f"transformers is {transformers.__version__}, but this model needs {_text(TRANSFORMERS_FROM)} or newer, "
-            f"beside vLLM too: run `pip install --no-deps 'transformers=={_text(TRANSFORMERS_FROM)}.*'`."
+            f"transformers is {transformers.__version__}, but beside vLLM this model needs one from "
+            f"{_text(TRANSFORMERS_FROM)} and before {_text(TRANSFORMERS_BEFORE)}: run "
+            f"`pip install --no-deps 'transformers=={_text(TRANSFORMERS_FROM)}.*'`."
         )
 
 

@@ -28,7 +28,8 @@ def test_another_vllm_is_refused(vllm, monkeypatch, version):
         vllm_serving.check_can_be_served(AOTLlavaOnevisionConfig())
 
 
-def test_an_old_transformers_is_refused(monkeypatch):
-    monkeypatch.setattr(transformers, "__version__", "5.19.1")
-    with pytest.raises(ImportError, match=r"transformers is 5\.19\.1, but this model needs 5\.20 or newer"):
+@pytest.mark.parametrize("version", ["5.19.1", "5.21.0", "6.0.0"])
+def test_another_transformers_is_refused(monkeypatch, version):
+    monkeypatch.setattr(transformers, "__version__", version)
+    with pytest.raises(ImportError, match=rf"transformers is {version}, .*from 5\.20 and before 5\.21"):
         vllm_serving.check_can_be_served(AOTLlavaOnevisionConfig())
