@@ -50,7 +50,9 @@ def with_kernel(name: str, launch: Callable[..., Tensor], empty_result: Callable
             nonlocal has_failed
             if not has_failed:
                 try:
-                    return launch(*args)
+                    # Triton launches on the current GPU, and a model may be spread over several.
+                    with torch.cuda.device_of(args[0]):
+                        return launch(*args)
                 except torch.OutOfMemoryError:
                     raise
                 except Exception as error:

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,22 @@ def test_on_a_cpu_the_plain_formula_runs():
 def test_where_kernels_can_run_one_is_launched(kernels_everywhere):
     scaled = scaled_by(2, lambda values, factor: values + 100)
     assert scaled(torch.ones(2), 3.0).tolist() == [101, 101]
+
+
+def test_a_kernel_is_launched_on_the_gpu_of_its_tensors(kernels_everywhere, monkeypatch):
+    """Triton takes the current one, and the parts of a model may be spread over several."""
+    entered = []
+
+    @contextmanager
+    def device_of(values):
+        entered.append(values.tolist())
+        yield
+        entered.append("left")
+
+    monkeypatch.setattr(torch.cuda, "device_of", device_of)
+    scaled = scaled_by(5, lambda values, factor: entered.append("launched") or values * factor)
+    assert scaled(torch.ones(2), 3.0).tolist() == [3, 3]
+    assert entered == [[1, 1], "launched", "left"]
 
 
 def test_a_kernel_that_fails_is_replaced_with_one_warning(kernels_everywhere):
