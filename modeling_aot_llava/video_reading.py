@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,9 @@ from .video_decoding import decode_frames, stack_upright
 from .video_index import FrameIndex, TimesMisleadError, index_by_order, index_by_time
 from .video_sources import Source, VideoFile, local_path, name_of, open_source, pictures_in
 from .video_stream import Video, check_pyav, open_video, unreadable
+
+# Which frames to read: of a video's number of frames, its frame rate in 1/s (None where unknown), and its name.
+_Choice = Callable[[int, float | None, str], np.ndarray]
 
 
 def read_video(
@@ -49,14 +53,26 @@ def read_video(
         ValueError: `num_frames` or `fps` is out of range, or both are given; the source is a directory without
             pictures, empty, cut short, damaged or no video, or it cannot be downloaded.
     """
-    check_pyav()
     check_sampling(num_frames, fps)
-    outer = sys.exc_info()[1]
-    try:
-        return _read(source, num_frames, fps)
-    except BaseException as error:
-        _release_locals(error, outer)
-        raise
+    return _read_releasing(source, partial(_uniformly, num_frames=num_frames, fps=fps))
+
+
+def read_frames(source: Source, indices: Sequence[int]) -> tuple[np.ndarray, VideoMetadata]:
+    """Reads the frames with these indices, rising integers from 0: the rest is as with `read_video`.
+
+    Raises:
+        ValueError: also if there is no index, they do not rise, or the video has not so many frames.
+    """
+    chosen = np.asarray(indices)
+    if (
+        chosen.ndim != 1
+        or not len(chosen)
+        or chosen.dtype.kind not in "iu"
+        or chosen[0] < 0
+        or (np.diff(chosen) < 1).any()
+    ):
+        raise ValueError(f"indices={show(indices)} must be at least one integer, rising, from 0.")
+    return _read_releasing(source, partial(_as_chosen, chosen=chosen))
 
 
 def uniform_frame_indices(total: int, num_frames: int) -> np.ndarray:
@@ -87,6 +103,32 @@ def check_sampling(num_frames: int | None, fps: float | None) -> None:
         raise ValueError(f"fps={show(fps)} must be above 0, a number; or None to sample by num_frames.")
 
 
+def _uniformly(
+    total: int, frame_rate: float | None, name: str, num_frames: int | None, fps: float | None
+) -> np.ndarray:
+    if fps is not None:
+        if frame_rate is None:
+            raise ValueError(f"{name} does not tell its frame rate: pass num_frames, not fps.")
+        num_frames = max(1, int(min(total, total / frame_rate * fps)))
+    return uniform_frame_indices(total, total if num_frames is None else num_frames)
+
+
+def _as_chosen(total: int, frame_rate: float | None, name: str, chosen: np.ndarray) -> np.ndarray:
+    if chosen[-1] >= total:
+        raise ValueError(f"{name} has {total} frames: there is no frame {chosen[-1]}, counted from 0.")
+    return chosen
+
+
+def _read_releasing(source: Source, choose: _Choice) -> tuple[np.ndarray, VideoMetadata]:
+    check_pyav()
+    outer = sys.exc_info()[1]
+    try:
+        return _read(source, choose)
+    except BaseException as error:
+        _release_locals(error, outer)
+        raise
+
+
 def _release_locals(error: BaseException | None, outer: BaseException | None) -> None:
     """Lets go of what was opened or decoded, which the traceback would keep for as long as the error is kept."""
     while error is not None and error is not outer:
@@ -94,39 +136,33 @@ def _release_locals(error: BaseException | None, outer: BaseException | None) ->
         error = error.__cause__ or error.__context__
 
 
-def _read(source: Source, num_frames: int | None, fps: float | None) -> tuple[np.ndarray, VideoMetadata]:
+def _read(source: Source, choose: _Choice) -> tuple[np.ndarray, VideoMetadata]:
     path = local_path(source)
     if path is not None and os.path.isdir(path):
-        return _read_pictures(path, num_frames, fps)
+        return _read_pictures(path, choose)
     with open_source(source) as file:
         try:
-            return _read_indexed(file, index_by_time, num_frames, fps)
+            return _read_indexed(file, index_by_time, choose)
         except TimesMisleadError:
             pass  # and with this error goes what was opened, before the file is opened again
-        return _read_indexed(file, index_by_order, num_frames, fps)
+        return _read_indexed(file, index_by_order, choose)
 
 
 def _read_indexed(
-    file: VideoFile, index_frames: Callable[[Video], FrameIndex], num_frames: int | None, fps: float | None
+    file: VideoFile, index_frames: Callable[[Video], FrameIndex], choose: _Choice
 ) -> tuple[np.ndarray, VideoMetadata]:
     with open_video(file) as video:
         index = index_frames(video)
     total = len(index.times)
-    if fps is not None:
-        if index.frame_rate is None:
-            raise ValueError(f"{file.name} does not tell its frame rate: pass num_frames, not fps.")
-        num_frames = max(1, int(min(total, total / index.frame_rate * fps)))
-    indices = uniform_frame_indices(total, total if num_frames is None else num_frames)
+    indices = choose(total, index.frame_rate, file.name)
     with open_video(file) as video:  # once more, to stand at the beginning again
         frames = decode_frames(video, index, indices)
     return frames, _metadata(frames, indices, total, index.frame_rate, index.duration)
 
 
-def _read_pictures(folder: str, num_frames: int | None, fps: float | None) -> tuple[np.ndarray, VideoMetadata]:
-    if fps is not None:
-        raise ValueError(f"{name_of(folder)} is a folder of pictures, without a frame rate: pass num_frames, not fps.")
+def _read_pictures(folder: str, choose: _Choice) -> tuple[np.ndarray, VideoMetadata]:
     pictures = pictures_in(folder)
-    indices = uniform_frame_indices(len(pictures), len(pictures) if num_frames is None else num_frames)
+    indices = choose(len(pictures), None, f"{name_of(folder)}, a folder of pictures,")
     frames = stack_upright((_read_picture(pictures[index]) for index in indices), len(indices))
     return frames, _metadata(frames, indices, len(pictures), None, None)
 

@@ -15,7 +15,7 @@ from numbered_clips import B_FRAMES, SHORT_GOPS, draw_frame, read_number, write_
 from transformers.dynamic_module_utils import get_imports
 
 from modeling_aot_llava import video_decoding, video_reading, video_stream
-from modeling_aot_llava.video_reading import read_video, uniform_frame_indices
+from modeling_aot_llava.video_reading import read_frames, read_video, uniform_frame_indices
 
 av = pytest.importorskip("av")
 
@@ -182,6 +182,26 @@ def test_metadata(tmp_path):
 def test_ntsc_rate_is_the_containers(tmp_path):
     path = write_clip(tmp_path / "clip.mkv", 50, rate=Fraction(30000, 1001))
     assert read_video(path)[1].fps == pytest.approx(30000 / 1001, rel=1e-9)
+
+
+def test_frames_by_their_indices(tmp_path):
+    clip = write_clip(tmp_path / "clip.mp4", options=B_FRAMES)
+    frames, metadata = read_frames(clip, [0, 7, 8, 59])
+    assert [read_number(frame) for frame in frames] == [0, 7, 8, 59]
+    assert metadata.frames_indices == [0, 7, 8, 59]
+    assert (metadata.total_num_frames, metadata.fps) == (60, 30)
+
+
+@pytest.mark.parametrize("indices", [[], [3, 3], [4, 2], [-1, 2], [0.5], [[1]]])
+def test_bad_indices(indices, tmp_path):
+    with pytest.raises(ValueError, match="must be at least one integer, rising, from 0"):
+        read_frames(tmp_path / "not looked at.mp4", indices)
+
+
+def test_index_beyond_the_last_frame(tmp_path):
+    clip = write_clip(tmp_path / "clip.mp4", num_frames=6)
+    with pytest.raises(ValueError, match=r"clip\.mp4 has 6 frames: there is no frame 6, counted from 0"):
+        read_frames(clip, [0, 6])
 
 
 def test_clip_shorter_than_asked_for_gives_every_frame_once(tmp_path):

@@ -103,7 +103,7 @@ def test_a_folder_of_pictures_is_read_in_the_order_of_names(as_source, pictures)
     assert (metadata.total_num_frames, metadata.fps) == (NUM_PICTURES, None)
     frames, _ = read_video(as_source(pictures), None)
     np.testing.assert_array_equal(frames, np.stack([draw_frame(number) for number in range(NUM_PICTURES)]))
-    with pytest.raises(ValueError, match="without a frame rate: pass num_frames"):
+    with pytest.raises(ValueError, match="a folder of pictures, does not tell its frame rate: pass num_frames"):
         read_video(as_source(pictures), None, fps=2)
 
 
