@@ -1,0 +1,152 @@
+"""The classes that lmms-eval makes: two for each method, for simple and for chat requests.
+
+Each process answers its share of the requests, one after the other. Answers are handed over as they come, so that
+lmms-eval's --use_cache keeps those of a run that is stopped (with LMMS_CACHE_RUN_ID set: it is how lmms-eval finds an
+unfinished run again).
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from itertools import groupby
+from typing import Any
+
+import torch
+from accelerate import Accelerator, InitProcessGroupKwargs
+from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
+from lmms_eval.api.model import lmms
+from lmms_eval.api.task import Task
+from lmms_eval.models.model_utils.gen_metrics import log_metrics
+from tqdm import tqdm
+
+from . import conversations
+from .answering import Answerer, settings_of
+from .arguments import HarnessArguments, split_arguments
+from .conversations import Conversation
+from .names import AOT, METHODS, class_names, model_id
+
+# A process that is done waits for the slowest; never so long that the wait is taken for a failure.
+PATIENCE = timedelta(weeks=52)
+
+
+class AOTModel(lmms):
+    """A method on a LLaVA-OneVision or LLaVA-Video checkpoint, as lmms-eval drives it."""
+
+    method: str = AOT
+
+    def __init__(self, **arguments: Any):
+        """Takes `HarnessArguments` and the method's settings.
+
+        Raises:
+            ValueError: if there is no such argument, or a value is not allowed.
+            OSError: if there is no such checkpoint.
+        """
+        super().__init__()
+        harness, settings = split_arguments(model_id(self.method), arguments, settings_of(self.method))
+        # Told that there is nothing but CPUs, it lets processes of `torchrun` know each other there, too.
+        self.accelerator = Accelerator(
+            cpu=not torch.accelerator.is_available(), kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)]
+        )
+        self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes
+        self._answerer = Answerer(self.method, harness, settings, self._device_map(harness))
+        self._harness = harness
+
+    def _device_map(self, harness: HarnessArguments) -> Any:
+        if self._world_size == 1:
+            return harness.device_map or harness.device or self.accelerator.device
+        for name in ("device_map", "device"):
+            if getattr(harness, name) is not None:
+                raise ValueError(
+                    f"{name}={getattr(harness, name)} places the model of one process, but there are "
+                    f"{self._world_size} processes with a GPU each: leave it out, or start one process."
+                )
+        return self.accelerator.device
+
+    @property
+    def device(self):
+        """Where the model is, or its first layers."""
+        return self._answerer.model.device
+
+    @property
+    def batch_size(self) -> int:
+        """Prompts that are answered together."""
+        return self._harness.batch_size
+
+    def generate_until(self, requests: list[Instance]) -> Iterator[GenerationResult] | list[GenerationResult]:
+        """Answers requests, in their order and as they come.
+
+        Raises:
+            OSError, ValueError: if a video cannot be read; what was answered before is not lost with --use_cache.
+        """
+        answers = self._answers(requests)
+        # Where lmms-eval asks for one at a time it takes it by its index.
+        return list(answers) if len(requests) == 1 else answers
+
+    def _answers(self, requests: list[Instance]) -> Iterator[GenerationResult]:
+        seconds = num_tokens = 0
+        with tqdm(total=len(requests), disable=self._rank != 0, desc="Model Responding") as progress:
+            for options, batch in self._batches(requests):
+                asked = [self._conversation(request) for request in batch]
+                started_at = time.perf_counter()
+                answers = self._answerer.answer(asked, options)
+                seconds += time.perf_counter() - started_at
+                num_tokens += sum(answer.num_tokens for answer in answers)
+                progress.update(len(batch))
+                for answer in answers:
+                    yield GenerationResult(answer.text, TokenCounts(output_tokens=answer.num_tokens))
+        log_metrics(total_gen_tokens=num_tokens, total_elapsed_time=seconds, avg_speed=num_tokens / max(seconds, 1e-9))
+
+    def _batches(self, requests: list[Instance]) -> Iterator[tuple[Mapping[str, Any], list[Instance]]]:
+        """Neighbours with the same options, as many as the batch size says."""
+        for options, group in groupby(requests, key=self._options):
+            alike = list(group)
+            for start in range(0, len(alike), self.batch_size):
+                yield options, alike[start : start + self.batch_size]
+
+    def _options(self, request: Instance) -> Mapping[str, Any]:
+        return request.args[1]
+
+    def _conversation(self, request: Instance) -> Conversation:
+        context, _, doc_to_visual, doc_id, task_name, split = request.args
+        # A request refers to its task by the task's methods alone.
+        return self._of_text(context, doc_to_visual.__self__, self.task_dict[task_name][split][doc_id])
+
+    def _of_text(self, context: str, task: Task, doc: Mapping[str, Any]) -> Conversation:
+        wordings = task.config.lmms_eval_specific_kwargs or {}
+        if self._harness.task_prompts in wordings:
+            context = task.config.doc_to_text(doc, wordings[self._harness.task_prompts])
+        return conversations.of_context(context, task.doc_to_visual(doc))
+
+    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
+        """Not available: the methods are defined for reading a prompt and writing an answer."""
+        raise NotImplementedError(
+            f"{model_id(self.method)} writes answers: take the generating form of the task, as egoschema_subset "
+            "instead of egoschema_subset_mcppl."
+        )
+
+    def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:
+        """Not available."""
+        raise NotImplementedError(f"{model_id(self.method)} answers one question at a time: take another task.")
+
+
+class AOTChatModel(AOTModel):
+    """The same for requests that come as messages."""
+
+    is_simple = False
+
+    def _options(self, request: Instance) -> Mapping[str, Any]:
+        return request.args[2]
+
+    def _conversation(self, request: Instance) -> Conversation:
+        context, doc_to_messages, _, doc_id, task_name, split = request.args
+        task, doc = doc_to_messages.__self__, self.task_dict[task_name][split][doc_id]
+        if callable(task.config.doc_to_messages):
+            return conversations.of_messages(doc_to_messages(doc))
+        # Messages that lmms-eval makes of text and visuals call a webm audio, and one path many of one letter.
+        return self._of_text(context, task, doc)
+
+
+# lmms-eval finds a model by the path of a class, and asks for one each.
+for _method in (AOT, *METHODS):
+    for _base, _name in zip((AOTModel, AOTChatModel), class_names(_method)):
+        globals()[_name] = type(_name, (_base,), {"method": _method, "__module__": __name__, "__doc__": _base.__doc__})

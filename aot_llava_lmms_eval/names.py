@@ -1,0 +1,15 @@
+"""The models' names, by method."""
+
+AOT = "aot"
+# Those of `benchmarks.baselines`; written down, so that lmms-eval starts without importing them.
+METHODS = ("fastv", "pdrop", "dycoke", "visionzip", "prunevid", "fastvid", "holitom")
+
+
+def model_id(method: str) -> str:
+    """What lmms-eval's --model calls it."""
+    return "aot_llava" if method == AOT else f"aot_llava_{method}"
+
+
+def class_names(method: str) -> tuple[str, str]:
+    """The classes in `models` for simple and for chat requests."""
+    return f"{method}_simple", f"{method}_chat"

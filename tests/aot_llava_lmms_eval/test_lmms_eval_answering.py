@@ -1,0 +1,79 @@
+"""Conversations of all kinds through one model, in batches; needs no lmms-eval."""
+
+import pytest
+import torch
+from PIL import Image
+
+from aot_llava_cli.mini import MINI_CHECKPOINT
+from aot_llava_lmms_eval.answering import Answerer, settings_of
+from aot_llava_lmms_eval.arguments import split_arguments
+from aot_llava_lmms_eval.conversations import as_qwen_1_5, of_context
+from aot_llava_lmms_eval.names import AOT
+from benchmarks.video_questions import make_scene, save_clip
+from benchmarks.video_questions.render import render_clip
+
+OPTIONS = {"max_new_tokens": 4, "temperature": 0}
+
+
+def answerer(method=AOT, **arguments):
+    given = {"pretrained": str(MINI_CHECKPOINT), "max_frames_num": 4, "dtype": "float32", **arguments}
+    return Answerer(method, *split_arguments(method, given, settings_of(method)), "cpu")
+
+
+@pytest.fixture(scope="module")
+def conversations(tmp_path_factory):
+    """Videos of two lengths, pictures, and a text alone; questions of several lengths."""
+    folder = tmp_path_factory.mktemp("answering")
+    scene = make_scene(0, "held_out")
+    save_clip(scene, folder / "clip.mp4")
+    pictures = [Image.fromarray(frame) for frame in render_clip(scene, 3)]
+    (folder / "frames").mkdir()
+    for number, picture in enumerate(pictures):
+        picture.save(folder / "frames" / f"{number}.png")
+    clip, frames = str(folder / "clip.mp4"), str(folder / "frames")
+    return [
+        of_context("What colour is the circle? Answer with one word.", clip),
+        of_context("What?", None),
+        of_context("Which way does the blue circle move: left, right, up or down? Answer with one word.", clip),
+        of_context("How many objects are there?", frames),
+        of_context("Is it the same in <image> as in <image>?", pictures[:2]),
+        of_context("What is it?", str(folder / "frames" / "0.png")),
+    ]
+
+
+@pytest.mark.parametrize("method", [AOT, "visionzip", "fastv"])
+def test_batch_is_answered_as_each_alone(method, conversations):
+    model = answerer(method)
+    together = model.answer(conversations, OPTIONS)
+    alone = [model.answer([conversation], OPTIONS)[0] for conversation in conversations]
+    assert together == alone
+    assert all(0 < answer.num_tokens <= 4 for answer in alone)
+    assert len({answer.text for answer in alone}) > 1
+
+
+def test_prompt_and_frames_are_those_asked_for(conversations, monkeypatch):
+    model = answerer(conv_template="qwen_1_5", frame_sampling="llava_onevision", retention_ratio=0.25)
+    seen = {}
+    generate = model.model.generate
+    monkeypatch.setattr(model, "_generate", lambda **inputs: (seen.update(inputs), generate(**inputs))[1])
+    of_frames = conversations[3]
+    model.answer([of_frames], OPTIONS)
+    assert seen["pixel_values_videos"].shape[1] == 4  # of 3
+    tokens = 4 * model.model.config.pooled_grid_size**2 + 1
+    text = as_qwen_1_5(model.processor, of_frames).replace("<video>", "<video>" * tokens)
+    assert torch.equal(seen["input_ids"], model.processor.tokenizer(text, return_tensors="pt").input_ids)
+
+
+def test_settings_are_checked_before_weights_are_read(tmp_path):
+    (tmp_path / "config.json").write_text((MINI_CHECKPOINT / "config.json").read_text())
+    for method, arguments, complaint in (
+        (AOT, {"num_clips": 0}, "`num_clips` is 0, but it must be an integer from 1"),
+        ("dycoke", {"retention_ratio": 0.1}, "retention_ratio is 0.1, but DyCoke keeps every fourth frame whole"),
+    ):
+        with pytest.raises(ValueError, match=complaint):
+            answerer(method, pretrained=str(tmp_path), **arguments)
+
+
+def test_missing_checkpoint(tmp_path):
+    with pytest.raises(OSError, match="nowhere"):
+        answerer(pretrained=str(tmp_path / "nowhere"))
