@@ -131,12 +131,13 @@ def test_the_count_is_what_was_read_also_where_the_video_decides(tmp_path):
     [
         (["missing.mp4"], ["missing.mp4 does not exist", "Give the path of a video file"]),
         (["."], [". is a folder", "Give the path of a video file"]),
-        (["--retention-ratio", "0"], ["--retention-ratio", "0.0", "above 0 up to 1"]),
+        (["--retention-ratio", "0"], ["--retention-ratio", "'0'", "above 0 up to 1"]),
         (["--retention-ratio", "1.5"], ["--retention-ratio", "1.5", "above 0 up to 1"]),
         (["--retention-ratio", "nan"], ["--retention-ratio", "nan", "above 0 up to 1"]),
-        (["--retention-ratio", "some"], ["--retention-ratio", "number"]),
-        (["--num-frames", "0"], ["--num-frames", "0 is too few", "1 or more"]),
-        (["--max-new-tokens", "-3"], ["--max-new-tokens", "-3 is too few", "1 or more"]),
+        (["--retention-ratio", "some"], ["--retention-ratio", "'some'", "above 0 up to 1"]),
+        (["--num-frames", "0"], ["--num-frames", "'0'", "1 or more"]),
+        (["--num-frames", "1.5"], ["--num-frames", "'1.5'", "1 or more"]),
+        (["--max-new-tokens", "-3"], ["--max-new-tokens", "'-3'", "1 or more"]),
         (
             ["--model", "./missing"],
             ["--model", "'./missing' does not exist", "Hub ID like owner/name"],
@@ -145,7 +146,7 @@ def test_the_count_is_what_was_read_also_where_the_video_decides(tmp_path):
     ],
 )
 def test_a_bad_argument_is_one_line_before_anything_is_loaded(arguments, parts, monkeypatch):
-    monkeypatch.setattr(answer, "load", lambda *_: pytest.fail("it loaded the model"))
+    monkeypatch.setattr(answer, "load_processor", lambda *_: pytest.fail("it loaded the checkpoint"))
     result = run(*arguments)
     assert_one_line(result, 2, *parts)
     assert len(result.stderr.splitlines()) == 1
@@ -161,6 +162,16 @@ def test_a_file_that_is_no_video_is_named(kind, tmp_path):
     whole = MINI_CLIP.read_bytes()
     video.write_bytes({"empty": b"", "text": b"not a video", "truncated": whole[: len(whole) // 2]}[kind])
     assert_one_line(run(video), 1, str(video))
+
+
+@pytest.mark.parametrize("command", ["generate", "visualize"])
+def test_a_video_is_read_before_the_weights(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(answer, "load_model", lambda *_: pytest.fail("it loaded the weights"))
+    (tmp_path / "text.mp4").write_text("not a video")
+    result = CliRunner().invoke(app, [command, "text.mp4"], prog_name="aot-llava")
+    assert_one_line(result, 1, "text.mp4 cannot be read as a video")
+    assert [file.name for file in tmp_path.iterdir()] == ["text.mp4"]
 
 
 def test_a_folder_of_pictures_is_a_video(tmp_path):
@@ -201,7 +212,7 @@ def test_control_c_ends_quietly(monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(answer, "load", interrupted)
+    monkeypatch.setattr(answer, "load_model", interrupted)
     result = run()
     assert result.exit_code == 130
     assert "Traceback" not in result.output
