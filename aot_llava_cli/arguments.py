@@ -22,6 +22,7 @@ Video = Annotated[
 Model = Annotated[
     str | None,
     typer.Option(
+        metavar="MODEL",
         help="Hub ID or folder of a LLaVA-OneVision or LLaVA-Video checkpoint, with AOT or stock. By default a "
         "mini model that comes with the program and answers questions about coloured shapes.",
         show_default=False,

@@ -13,6 +13,7 @@ from .mini import MINI_QUESTION, mini_unless_named
 _Prompt = Annotated[
     str | None,
     typer.Option(
+        metavar="TEXT",
         help="What to ask about the video. By default for a description; the mini model is asked a question that it "
         "understands.",
         show_default=False,

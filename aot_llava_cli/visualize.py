@@ -17,6 +17,7 @@ _Output = Annotated[
     typer.Option(
         "--output",
         "-o",
+        metavar="FILE",
         help="The picture to write, a PNG file; one that is there is replaced. By default the video's name with "
         ".aot.png, in the current folder.",
         show_default=False,
@@ -26,6 +27,7 @@ _Html = Annotated[
     bool,
     typer.Option(
         "--html",
+        metavar="",
         help="Write a page to step through the frames as well: beside the picture, under its name with .html. "
         "It works offline and can be sent as it is.",
     ),

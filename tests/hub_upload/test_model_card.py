@@ -5,6 +5,7 @@ import json
 import re
 import shlex
 from dataclasses import replace
+from pathlib import Path
 
 import huggingface_hub
 import pytest
@@ -16,7 +17,9 @@ from hub_upload.base import Base
 from hub_upload.model_card import loading_lines, model_card, readable_flops, usage_code
 from hub_upload.operating_point import OperatingPoint
 from hub_upload.variants import bundled_variants, read_variant
+from modeling_aot_llava.vllm_serving import TRANSFORMERS_FROM, VLLM_BEFORE, VLLM_FROM
 
+ROOT = Path(__file__).parents[2]
 BASE_MODEL = "llava-hf/llava-onevision-qwen2-7b-ov-hf"
 REVISION = "0d50680527681998e456c7b78950205bedd8a068"
 CARD_FIELDS = {"license": "apache-2.0", "language": ["en", "zh"]}
@@ -123,14 +126,28 @@ def test_a_local_base_does_not_claim_to_be_the_published_one(render):
 def test_the_card_of_the_main_branch_lists_the_others(render):
     assert "`revision`:" not in render().text
     twenty = replace(POINT, tokens_after=1254)
-    text = render(branches={"ten": POINT, "twenty": twenty}).text
+    varying = replace(POINT, has_fixed_token_count=False)
+    text = render(branches={"ten": POINT, "twenty": twenty, "varying": varying}).text
     assert "| `ten` | 627 | 3.4 TFLOPs |\n| `twenty` | 1,254 | 6.9 TFLOPs |\n" in text
+    assert "| `varying` | about 627 | 3.4 TFLOPs |\n" in text
 
 
-def test_the_paper_is_cited(render):
+def test_the_paper_is_cited_as_in_the_readme(render):
     (entry,) = code_blocks(render().text, "bibtex")
     assert "2603.01400" in entry
-    assert "Token Reduction via Local and Global Contexts Optimization" in entry
+    assert [entry] == code_blocks((ROOT / "README.md").read_text(encoding="utf-8"), "bibtex")
+
+
+def test_what_is_to_be_installed_is_what_the_code_was_tried_with(render):
+    (bound,) = re.findall(r'"(transformers\S+)",', (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    install, *_ = code_blocks(render().text, "bash")
+    assert bound in shlex.split(install)
+
+
+def test_the_releases_that_serve_it_are_those_that_its_code_takes(render):
+    releases = [f"0.{minor}" for minor in range(VLLM_FROM[1], VLLM_BEFORE[1])]
+    beside = ".".join(map(str, TRANSFORMERS_FROM))
+    assert f"{' or '.join(releases)} and transformers {beside}:" in render().text
 
 
 # Code; tests/hub_upload/test_hub_upload.py runs it
