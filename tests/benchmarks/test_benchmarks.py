@@ -1,6 +1,7 @@
 """The program `python -m benchmarks`, on its tiny shape. Nothing here depends on how fast this machine is."""
 
 import contextlib
+import importlib
 import json
 import math
 import statistics
@@ -17,7 +18,7 @@ from typer.testing import CliRunner
 from aot_llava_cli.__main__ import app
 from aot_llava_cli.flops import decode_flops, prefill_flops
 from benchmarks import comparison as comparison_module
-from benchmarks import plot, shapes
+from benchmarks import plot, serving, shapes
 from benchmarks.__main__ import main
 from benchmarks.comparison import Comparison
 from benchmarks.cost import count_flops
@@ -274,8 +275,8 @@ def test_missing_matplotlib_is_named_before_anything_is_measured(monkeypatch, tm
         (["--repeats", "0"], ("--repeats", "'0'")),
         (["--decode-tokens", "0"], ("--decode-tokens", "'0'")),
         (["--dtype", "int8"], ("--dtype", "int8")),
-        (["--device", "abacus", "--no-plot"], ("--device", "abacus")),
-        (["--device", "mps", "--no-plot"], ("--device", "mps")),
+        (["--device", "abacus"], ("--device", "'abacus' is none of cpu, cuda and cuda:N")),
+        (["--device", "cpu:1"], ("--device", "'cpu:1' is none of")),
         (["--device", "cuda:99", "--no-plot"], ("--device", "cuda:99")),
         (["--output", __file__], ("--output", "is a file")),
         (["--fast"], ("--fast",)),
@@ -286,6 +287,39 @@ def test_wrong_options_are_refused_in_one_line(arguments, parts, capsys, tmp_pat
     line = refusal(arguments, capsys)
     for part in ("python -m benchmarks: ", *parts):
         assert part in line
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "parts"),
+    [
+        ("launches", ["--frames", "0"], ("--frames", "'0' is not an integer from 1")),
+        ("serving", ["--ratios", "0"], ("--ratios", "'0' is not a number above 0 up to 1")),
+        ("push_memory", ["--sizes", "0"], ("--sizes", "'0' is not an integer from 1")),
+        ("push_memory", ["--folder", __file__], ("--folder", f"{__file__} is no folder")),
+    ],
+)
+def test_the_other_programs_refuse_in_one_line_too(module, arguments, parts, capsys):
+    with pytest.raises(SystemExit) as stop:
+        importlib.import_module(f"benchmarks.{module}").main(arguments)
+    assert stop.value.code == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    (line,) = output.err.splitlines()
+    for part in (f"python -m benchmarks.{module}: ", *parts):
+        assert part in line
+
+
+def test_serving_without_vllm_says_where_it_comes_from(capsys, monkeypatch):
+    monkeypatch.setattr(serving.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit):
+        serving.main([])
+    assert "vLLM is not installed: make its environment with tests/serving/make_environment" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_made_is_named_before_anything_is_measured(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"file/results cannot be made \(.*\): give another --output"):
+        main([*QUICK, "--no-plot", "--output", str(tmp_path / "file" / "results")])
 
 
 def test_wrong_options_are_refused_without_importing_torch():
