@@ -142,6 +142,7 @@ def test_what_is_to_be_installed_is_what_the_code_was_tried_with(render):
     (bound,) = re.findall(r'"(transformers\S+)",', (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     install, *_ = code_blocks(render().text, "bash")
     assert bound in shlex.split(install)
+    assert f'`pip install "{bound}" ' in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_releases_that_serve_it_are_those_that_its_code_takes(render):
