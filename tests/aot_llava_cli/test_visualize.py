@@ -10,7 +10,7 @@ import av
 import numpy as np
 import pytest
 import torch
-import transformers
+from command_results import assert_one_line
 from PIL import Image
 from random_checkpoint import random_model, random_processor, save_random_checkpoint
 from small_model import AOT, SMALL, VARYING, video_features
@@ -64,13 +64,6 @@ def checkpoint(tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoint")
     save_random_checkpoint(folder, **SMALL, **AOT)
     return folder
-
-
-@pytest.fixture(autouse=True)
-def verbosity_is_put_back():
-    verbosity = transformers.logging.get_verbosity()
-    yield
-    transformers.logging.set_verbosity(verbosity)
 
 
 def compress_clip(model, processor, clip, num_frames):
@@ -450,15 +443,6 @@ def test_a_name_is_no_markup(compressed):
 
 def run(*arguments):
     return CliRunner().invoke(app, ["visualize", *map(str, arguments)], prog_name="aot-llava")
-
-
-def assert_one_line(result, exit_code, *parts):
-    assert result.exit_code == exit_code
-    assert result.stdout == ""
-    *_, last_line = result.stderr.splitlines()
-    for part in ("aot-llava: ", *parts):
-        assert part in last_line
-    assert "Traceback" not in result.stderr
 
 
 def test_the_command_writes_picture_and_page(clip, checkpoint, tmp_path):
