@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from command_results import assert_one_line
 from typer.testing import CliRunner
 
 from aot_llava_cli.__main__ import app
@@ -334,6 +335,12 @@ def test_the_command_answers_help_with_its_options():
     assert result.exit_code == 0
     assert "--decode-tokens" in result.stdout
     assert "aot-llava benchmark" in result.stdout
+
+
+def test_an_installation_says_where_the_benchmarks_are(monkeypatch):
+    monkeypatch.setitem(sys.modules, "benchmarks.__main__", None)
+    result = CliRunner().invoke(app, ["benchmark"], prog_name="aot-llava")
+    assert_one_line(result, 1, "not part of an installation", "run `python -m benchmarks` in a checkout")
 
 
 def test_a_gpu_measures_everything_by_default():
