@@ -30,7 +30,10 @@ def parse_options(arguments: list[str] | None, prog: str) -> argparse.Namespace:
     parser = OneLineParser(prog=prog, description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add(
-        "--shape", choices=("tiny", "0.5b", "7b", "llava-video-7b"), default="tiny", help="layer sizes (default: tiny)"
+        "--shape",
+        choices=("tiny", "0.5b", "7b", "llava-video-7b"),
+        default="tiny",
+        help="layer sizes (default: tiny, to try it out)",
     )
     add(
         "--frames",

@@ -26,6 +26,7 @@ from benchmarks.cost import count_flops
 from benchmarks.measure import PeakMemory
 from benchmarks.options import parse_options
 from benchmarks.parts import PARTS
+from benchmarks.report import as_text
 from benchmarks.shapes import SHAPES, build_models, fill_in_defaults, make_prompt, random_videos
 from benchmarks.stages import CompressionInputs
 from modeling_aot_llava import AOTLlavaOnevisionConfig, fused_kernels
@@ -237,6 +238,12 @@ def test_stages_of_more_frames_are_measured_without_the_models(report):
     assert "share_of_prefill" not in stages
 
 
+def test_the_tiny_shape_is_said_to_tell_nothing_of_time(report):
+    assert "take another --shape" in as_text(report).splitlines()[2]
+    other = {**report, "options": {**report["options"], "shape": "0.5b"}}
+    assert "--shape" not in as_text(other)
+
+
 def test_table_goes_to_stdout_and_the_progress_bar_to_stderr(folder):
     table = (folder / "stdout").read_text()
     assert "AOT 10%" in table
@@ -252,6 +259,21 @@ def test_plot_is_drawn(report, tmp_path):
     assert [file.name for file in files] == ["speed-and-memory-batch-1.png"]
     assert files[0].read_bytes().startswith(b"\x89PNG")
     assert files[0].stat().st_size > 10_000
+
+
+def test_the_plot_is_drawn_again_from_the_results(folder, capsys):
+    pytest.importorskip("matplotlib")
+    plot.main([str(folder / "results.json")])
+    (picture,) = capsys.readouterr().out.splitlines()
+    assert Path(picture).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("content", ["no JSON", "{}", "[1]"])
+def test_what_holds_no_results_is_named(content, tmp_path):
+    file = tmp_path / "results.json"
+    file.write_text(content)
+    with pytest.raises(ValueError, match=r"holds no results: give the results\.json"):
+        plot.main([str(file)])
 
 
 def test_missing_matplotlib_is_named_before_anything_is_measured(monkeypatch, tmp_path):
