@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[2]
 BASE = "llava-hf/llava-onevision-qwen2-7b-ov-hf"
 CARD = "---\nlicense: apache-2.0\nlanguage:\n- en\n- zh\npipeline_tag: image-text-to-text\n---\n# The base\n"
 TEN, TWENTY = "llava-onevision-7b-10-uniform", "llava-onevision-7b-20-uniform"
-POINT = OperatingPoint(32, 6272, 627, True, 28, 3584, 18944)
+POINT = OperatingPoint(32, 6272, 627, 1, 1, True, 28, 3584, 18944)
 
 copies_between_repositories = pytest.mark.skipif(
     not publisher.can_copy_between_repositories(),

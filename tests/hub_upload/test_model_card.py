@@ -25,7 +25,8 @@ REVISION = "0d50680527681998e456c7b78950205bedd8a068"
 CARD_FIELDS = {"license": "apache-2.0", "language": ["en", "zh"]}
 BASE = Base(BASE_MODEL, REVISION, (), (), {}, {}, CARD_FIELDS)
 SEVEN_B = {"num_layers": 28, "hidden_size": 3584, "intermediate_size": 18944}
-POINT = OperatingPoint(num_frames=32, tokens_before=6272, tokens_after=627, has_fixed_token_count=True, **SEVEN_B)
+ONE_NEWLINE = {"newlines_before": 1, "newlines_after": 1, "has_fixed_token_count": True}
+POINT = OperatingPoint(num_frames=32, tokens_before=6272, tokens_after=627, **ONE_NEWLINE, **SEVEN_B)
 
 
 @pytest.fixture
@@ -102,6 +103,16 @@ def test_the_operating_point_is_that_of_the_paper(render):
     assert "| video tokens in the prompt | 6,272 | 627 |" in text
     assert "| 40.8 TFLOPs | 3.4 TFLOPs (8.3 %) |" in text
     assert '`retention_ratio=0.1`, `num_anchors=126`, uniform clips (`num_clips=8`), `recipe="paper"`' in text
+
+
+def test_many_newline_tokens_are_told_and_cost_what_they_cost(render):
+    """LLaVA-Video's: 11,648 tokens, 88.3 T, become 1,914, 10.8 T (docs/llava-video.md)."""
+    assert "newline" not in render().text
+    video = {"num_frames": 64, "tokens_before": 10816, "tokens_after": 1082}
+    text = render(point=replace(POINT, **video, newlines_before=832, newlines_after=832)).text
+    assert "| video tokens in the prompt | 10,816 | 1,082 |\n| newline tokens beside them | 832 | 832 |\n" in text
+    assert "| 88.3 TFLOPs | 10.8 TFLOPs (12.2 %) |" in text
+    assert "the paper leaves newline tokens" in text
 
 
 def test_where_the_token_count_depends_on_the_video_the_card_says_so(render):
