@@ -55,11 +55,11 @@ def generate(
         prompt = MINI_QUESTION if model is None else "Describe the video."
     video, model = mini_unless_named(video, model, _say)
     _say(f"Question: {prompt}")
+    _say(f"Loading {model}")
     # The video before the weights: a file that cannot be read need not wait for them.
     processor = answer.load_processor(model, retention_ratio)
     _say(f"Reading {shorten(video)}")
     question = answer.read_question(processor, video, prompt, num_frames)
-    _say(f"Loading {model}")
     llava = answer.load_model(model, retention_ratio)
     result = answer.stream_answer(llava, processor, question, max_new_tokens)
     _say(

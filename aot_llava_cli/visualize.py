@@ -69,11 +69,11 @@ def visualize(
 
     answer.silence_libraries()
     video, model = mini_unless_named(video, model, _say)
+    _say(f"Loading {model}")
     # The video before the weights: a file that cannot be read need not wait for them.
     processor = answer.load_processor(model, retention_ratio)
     _say(f"Reading {shorten(video)}")
     frames = read_frames(processor, video, num_frames)
-    _say(f"Loading {model}")
     compressed = compress(answer.load_model(model, retention_ratio), processor, video, frames)
     sheet = draw_contact_sheet(compressed)
     write_whole(picture_file, lambda file: sheet.save(file, "PNG", optimize=True))
