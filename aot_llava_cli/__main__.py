@@ -23,12 +23,12 @@ class PlainErrors(TyperGroup):
         try:
             return super().invoke(ctx)
         except typer.BadParameter as error:
-            _fail(error.format_message(), exit_code=2)
+            _fail(ctx, error.format_message(), exit_code=2)
         except BrokenPipeError:
             # The reader of our output has gone, as in `… | head`: typer ends quietly.
             raise
         except (ValueError, OSError, ImportError) as error:
-            _fail(str(error), exit_code=1)
+            _fail(ctx, str(error), exit_code=1)
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
 
@@ -50,8 +50,8 @@ def main() -> None:
     app(prog_name="aot-llava")
 
 
-def _fail(message: str, exit_code: int) -> NoReturn:
-    typer.echo(f"aot-llava: {' '.join(message.split())}", err=True)
+def _fail(ctx: typer.Context, message: str, exit_code: int) -> NoReturn:
+    typer.echo(f"{ctx.info_name}: {' '.join(message.split())}", err=True)
     raise typer.Exit(exit_code) from None
 
 

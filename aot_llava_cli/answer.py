@@ -11,10 +11,7 @@ import huggingface_hub
 import torch
 import transformers
 from safetensors import SafetensorError
-from transformers import (
-    BatchFeature,
-    TextStreamer,
-)
+from transformers import BatchFeature, TextStreamer
 
 from modeling_aot_llava import (
     AOTLlavaOnevisionConfig,
@@ -66,23 +63,41 @@ def silence_libraries() -> None:
 def load(
     model_id: str, retention_ratio: float | None
 ) -> tuple[AOTLlavaOnevisionForConditionalGeneration, AOTLlavaOnevisionProcessor]:
-    """Loads model and processor; a retention ratio of None leaves it to the checkpoint.
+    """Loads model and processor; see `load_model` and `load_processor`."""
+    processor = load_processor(model_id, retention_ratio)
+    return load_model(model_id, retention_ratio), processor
+
+
+def load_processor(model_id: str, retention_ratio: float | None) -> AOTLlavaOnevisionProcessor:
+    """Loads the processor; a retention ratio of None leaves it to the checkpoint.
 
     Raises:
         ValueError: if it is a checkpoint of another kind of model.
-        OSError: if there is no such checkpoint, or it is damaged.
+        OSError: if there is no such checkpoint.
     """
     _check_model_type(model_id)
-    overrides: dict[str, Any] = {} if retention_ratio is None else {"retention_ratio": retention_ratio}
+    return AOTLlavaOnevisionProcessor.from_pretrained(model_id, **_overrides(retention_ratio))
+
+
+def load_model(model_id: str, retention_ratio: float | None) -> AOTLlavaOnevisionForConditionalGeneration:
+    """Loads the model, onto the GPUs where there are some; a retention ratio of None leaves it to the checkpoint.
+
+    Raises:
+        ValueError: if it is a checkpoint of another kind of model.
+        OSError: if there is no such checkpoint, or its weights are damaged.
+    """
+    _check_model_type(model_id)
     device_map = "auto" if torch.cuda.is_available() else None
-    processor = AOTLlavaOnevisionProcessor.from_pretrained(model_id, **overrides)
     try:
-        model = AOTLlavaOnevisionForConditionalGeneration.from_pretrained(
-            model_id, dtype="auto", device_map=device_map, **overrides
+        return AOTLlavaOnevisionForConditionalGeneration.from_pretrained(
+            model_id, dtype="auto", device_map=device_map, **_overrides(retention_ratio)
         )
     except SafetensorError as error:
         raise OSError(f"The weights of {model_id} cannot be read ({error}). Download or save them again.") from error
-    return model, processor
+
+
+def _overrides(retention_ratio: float | None) -> dict[str, float]:
+    return {} if retention_ratio is None else {"retention_ratio": retention_ratio}
 
 
 def _check_model_type(model_id: str) -> None:

@@ -1,5 +1,6 @@
-"""Arguments that several commands take, and their checks, which need no torch."""
+"""Arguments that several commands take, how they are read, and their checks, which need no torch."""
 
+import math
 import mimetypes
 import re
 from pathlib import Path
@@ -21,14 +22,44 @@ Video = Annotated[
 Model = Annotated[
     str | None,
     typer.Option(
-        help="Hub ID or folder of a LLaVA-OneVision checkpoint, with AOT or stock. By default a "
+        metavar="MODEL",
+        help="Hub ID or folder of a LLaVA-OneVision or LLaVA-Video checkpoint, with AOT or stock. By default a "
         "mini model that comes with the program and answers questions about coloured shapes.",
         show_default=False,
     ),
 ]
+
+
+def read_count(text: str) -> int:
+    """A number from 1; raises `BadParameter` for anything else."""
+    text = str(text).strip()  # a default comes as it is
+    if not text.isdecimal() or int(text) < 1:
+        raise typer.BadParameter(f"{text!r} is not a whole number from 1. Give 1 or more.")
+    return int(text)
+
+
+def read_share(text: str) -> float:
+    """A share above 0 up to 1; raises `BadParameter` for anything else."""
+    try:
+        share = float(text)
+    except ValueError:
+        share = math.nan
+    if not 0 < share <= 1:
+        raise typer.BadParameter(
+            f"{text!r} is not a share of the tokens. Give a number above 0 up to 1, such as 0.1 for 10 %."
+        )
+    return share
+
+
 NumFrames = Annotated[
     int | None,
-    typer.Option(help="Frames to sample. By default the checkpoint's number.", show_default=False),
+    typer.Option(
+        parser=read_count,
+        metavar="N",
+        help="Frames to sample, uniformly from the first to the last; all of a shorter video. By default the "
+        "checkpoint's number.",
+        show_default=False,
+    ),
 ]
 
 
@@ -66,12 +97,6 @@ def check_model(model: str | None) -> None:
             f"the folder {model!r} {what}. Give the folder of a checkpoint, or a Hub ID like owner/name.",
             param_hint="--model",
         )
-
-
-def check_at_least_one(option: str, value: int | None) -> None:
-    """Raises `BadParameter` where a number is given that is below 1."""
-    if value is not None and value < 1:
-        raise typer.BadParameter(f"{value} is too few. Give 1 or more.", param_hint=option)
 
 
 def _looks_like_hub_id(model: str) -> bool:

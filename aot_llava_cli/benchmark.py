@@ -1,4 +1,4 @@
-"""`aot-llava benchmark`: the same as `python -m benchmarks` in a checkout of the repository."""
+"""`aot-llava benchmark`: the same as `python -m benchmarks`, where the project was installed with `pip install -e`."""
 
 import typer
 
@@ -7,11 +7,14 @@ PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_optio
 
 
 def benchmark(context: typer.Context) -> None:
-    """Measure speed and memory against the stock model, with real layer sizes and random weights."""
+    """Measure speed and memory against the stock model, with random weights of real sizes; needs a checkout."""
     try:
         from benchmarks.__main__ import main
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != "benchmarks":
             raise
-        raise ImportError("The benchmarks are not installed: run this in a checkout of the repository.") from None
+        raise ImportError(
+            "The benchmarks are not part of an installation: run `python -m benchmarks` in a checkout of the "
+            "repository, or install that with `pip install -e .`."
+        ) from None
     main(context.args, prog="aot-llava benchmark")

@@ -7,20 +7,26 @@ from typing import Annotated
 
 import typer
 
-from .arguments import Model, NumFrames, Video, check_at_least_one, check_model, check_video
+from .arguments import Model, NumFrames, Video, check_model, check_video, read_count, read_share
 from .mini import MINI_QUESTION, mini_unless_named
 
 _Prompt = Annotated[
     str | None,
     typer.Option(
+        metavar="TEXT",
         help="What to ask about the video. By default for a description; the mini model is asked a question that it "
         "understands.",
         show_default=False,
     ),
 ]
+_MaxNewTokens = Annotated[
+    int, typer.Option(parser=read_count, metavar="N", help="Length of the answer at most, in tokens.")
+]
 _RetentionRatio = Annotated[
     float | None,
     typer.Option(
+        parser=read_share,
+        metavar="SHARE",
         help="Share of the video tokens to keep, above 0 up to 1. By default the checkpoint's.",
         show_default=False,
     ),
@@ -33,12 +39,11 @@ def generate(
     model: Model = None,
     retention_ratio: _RetentionRatio = None,
     num_frames: NumFrames = None,
-    max_new_tokens: Annotated[int, typer.Option(help="Length of the answer at most, in tokens.")] = 64,
+    max_new_tokens: _MaxNewTokens = 64,
 ) -> None:
     """Answer a question about a video from a fraction of its video tokens."""
     check_video(video)
     check_model(model)
-    _check_numbers(retention_ratio, num_frames, max_new_tokens)
 
     # Only now: torch takes seconds to import, and a typing error should be answered at once.
     from modeling_aot_llava.error_texts import shorten
@@ -51,25 +56,17 @@ def generate(
     video, model = mini_unless_named(video, model, _say)
     _say(f"Question: {prompt}")
     _say(f"Loading {model}")
-    llava, processor = answer.load(model, retention_ratio)
+    # The video before the weights: a file that cannot be read need not wait for them.
+    processor = answer.load_processor(model, retention_ratio)
     _say(f"Reading {shorten(video)}")
     question = answer.read_question(processor, video, prompt, num_frames)
+    llava = answer.load_model(model, retention_ratio)
     result = answer.stream_answer(llava, processor, question, max_new_tokens)
     _say(
         f"Video tokens {result.video_tokens_before} → {result.video_tokens_after} "
         f"({result.video_tokens_after / result.video_tokens_before:.1%}), "
         f"first token after {result.seconds_to_first_token:.2f} s"
     )
-
-
-def _check_numbers(retention_ratio: float | None, num_frames: int | None, max_new_tokens: int) -> None:
-    if retention_ratio is not None and not 0 < retention_ratio <= 1:
-        raise typer.BadParameter(
-            f"{retention_ratio} is out of range. Give a share above 0 up to 1, such as 0.1 for 10 %.",
-            param_hint="--retention-ratio",
-        )
-    check_at_least_one("--num-frames", num_frames)
-    check_at_least_one("--max-new-tokens", max_new_tokens)
 
 
 def _say(text: str) -> None:

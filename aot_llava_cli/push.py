@@ -10,42 +10,58 @@ def push(
     variant: Annotated[
         list[str],
         typer.Option(
+            metavar="VARIANT",
             help="A variant: a JSON file, a folder of them, or a name from configuration/. May be given several "
-            "times; of several variants each has a branch, and main gets the first."
+            "times; of several variants each has a branch, and main gets the first.",
         ),
     ],
     base: Annotated[
         str | None,
         typer.Option(
+            metavar="MODEL",
             help="Hub ID or folder of a LLaVA-OneVision or LLaVA-Video checkpoint. By default what the variant was "
             "made for.",
             show_default=False,
         ),
     ] = None,
     base_revision: Annotated[
-        str | None, typer.Option(help="Branch, tag or commit of the base. By default main.", show_default=False)
+        str | None,
+        typer.Option(
+            metavar="REVISION", help="Branch, tag or commit of the base. By default main.", show_default=False
+        ),
     ] = None,
     repo_id: Annotated[
-        str | None, typer.Option(help="The repository to push to, owner/name.", show_default=False)
+        str | None,
+        typer.Option(
+            metavar="OWNER/NAME",
+            help="The repository to push to. With --output nothing is pushed: the card then names this repository.",
+            show_default=False,
+        ),
     ] = None,
     revision: Annotated[
-        str | None, typer.Option(help="The branch to push one variant to. By default main.", show_default=False)
+        str | None,
+        typer.Option(metavar="BRANCH", help="The branch to push one variant to. By default main.", show_default=False),
     ] = None,
-    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    private: Annotated[bool, typer.Option("--private", metavar="", help="Make a new repository private.")] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace what is there, even if it is something else.")
+        bool, typer.Option("--overwrite", metavar="", help="Replace what is there, even if it is something else.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be transferred and how, and change nothing.")
+        bool, typer.Option("--dry-run", metavar="", help="Say what would be transferred and how, and change nothing.")
     ] = False,
     output: Annotated[
         Path | None,
-        typer.Option(help="Write a folder, ready for from_pretrained, instead of pushing.", show_default=False),
+        typer.Option(
+            metavar="FOLDER",
+            help="Write a folder, ready for from_pretrained, instead of pushing; of several variants one each in it.",
+            show_default=False,
+        ),
     ] = None,
     convert: Annotated[
         bool,
         typer.Option(
             "--convert",
+            metavar="",
             help="With --output: write the weights of an original LLaVA-Video checkpoint under transformers' names, "
             "so that the stock class and vLLM load the folder, too.",
         ),
@@ -53,7 +69,9 @@ def push(
     token: Annotated[
         str | None,
         typer.Option(
-            help="A token of the Hub that may write. By default the one you logged in with.", show_default=False
+            metavar="TOKEN",
+            help="A token of the Hub that may write. By default the one you logged in with.",
+            show_default=False,
         ),
     ] = None,
 ) -> None:

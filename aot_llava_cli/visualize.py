@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .arguments import Model, NumFrames, Video, check_at_least_one, check_model, check_video, name_of_video
+from .arguments import Model, NumFrames, Video, check_model, check_video, name_of_video, read_share
 from .mini import MINI_CLIP, mini_unless_named
 from .whole_file import check_writable, write_whole
 
@@ -17,6 +17,7 @@ _Output = Annotated[
     typer.Option(
         "--output",
         "-o",
+        metavar="FILE",
         help="The picture to write, a PNG file; one that is there is replaced. By default the video's name with "
         ".aot.png, in the current folder.",
         show_default=False,
@@ -26,6 +27,7 @@ _Html = Annotated[
     bool,
     typer.Option(
         "--html",
+        metavar="",
         help="Write a page to step through the frames as well: beside the picture, under its name with .html. "
         "It works offline and can be sent as it is.",
     ),
@@ -33,6 +35,8 @@ _Html = Annotated[
 _RetentionRatio = Annotated[
     float | None,
     typer.Option(
+        parser=read_share,
+        metavar="SHARE",
         help="Share of the video tokens to keep, above 0 and below 1. By default the checkpoint's.",
         show_default=False,
     ),
@@ -51,7 +55,6 @@ def visualize(
     check_video(video)
     check_model(model)
     _check_retention_ratio(retention_ratio)
-    check_at_least_one("--num-frames", num_frames)
     picture_file = output or Path(f"{Path(name_of_video(video or str(MINI_CLIP))).stem}.aot.png")
     page_file = picture_file.with_suffix(".html") if html else None
     _check_output(picture_file, page_file)
@@ -60,16 +63,18 @@ def visualize(
     from modeling_aot_llava.error_texts import shorten
 
     from . import answer
-    from .drawing.compressed_video import compress
+    from .drawing.compressed_video import compress, read_frames
     from .drawing.contact_sheet import draw_contact_sheet
     from .drawing.html_page import make_page
 
     answer.silence_libraries()
     video, model = mini_unless_named(video, model, _say)
     _say(f"Loading {model}")
-    llava, processor = answer.load(model, retention_ratio)
+    # The video before the weights: a file that cannot be read need not wait for them.
+    processor = answer.load_processor(model, retention_ratio)
     _say(f"Reading {shorten(video)}")
-    compressed = compress(llava, processor, video, num_frames)
+    frames = read_frames(processor, video, num_frames)
+    compressed = compress(answer.load_model(model, retention_ratio), processor, video, frames)
     sheet = draw_contact_sheet(compressed)
     write_whole(picture_file, lambda file: sheet.save(file, "PNG", optimize=True))
     typer.echo(picture_file)
@@ -87,11 +92,6 @@ def _check_retention_ratio(retention_ratio: float | None) -> None:
     if retention_ratio == 1:
         raise typer.BadParameter(
             "1 keeps every token, so there is nothing to show. Give a share below 1, such as 0.1 for 10 %.",
-            param_hint="--retention-ratio",
-        )
-    if retention_ratio is not None and not 0 < retention_ratio < 1:
-        raise typer.BadParameter(
-            f"{retention_ratio} is out of range. Give a share above 0 and below 1, such as 0.1 for 10 %.",
             param_hint="--retention-ratio",
         )
 

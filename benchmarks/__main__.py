@@ -19,7 +19,12 @@ def main(arguments: list[str] | None = None, prog: str = "python -m benchmarks")
     options = parse_options(arguments, prog)
     if not options.no_plot:
         require_matplotlib()
-    options.output.mkdir(parents=True, exist_ok=True)
+    try:
+        options.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(
+            f"the folder {options.output} cannot be made ({error.strerror}): give another --output"
+        ) from None
 
     # Only now: torch takes seconds to import, and a typing error should be answered at once.
     import torch
@@ -27,13 +32,14 @@ def main(arguments: list[str] | None = None, prog: str = "python -m benchmarks")
     from tqdm import tqdm
 
     from .comparison import Comparison
+    from .device import choose_device
     from .report import as_text, make_report, write_json
     from .shapes import SHAPES, build_models, fill_in_defaults
 
     try:
-        device = _device(options.device)
-    except (RuntimeError, ValueError) as error:
-        print(f"{prog}: argument --device: {str(error).splitlines()[0]}", file=sys.stderr)
+        device = choose_device(options.device)
+    except ValueError as error:
+        print(f"{prog}: argument --device: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     fill_in_defaults(options, device)
     transformers.logging.set_verbosity_error()
@@ -58,17 +64,6 @@ def main(arguments: list[str] | None = None, prog: str = "python -m benchmarks")
     print(as_text(report))
     files = [options.output / "results.json", *([] if options.no_plot else draw(report, options.output))]
     print("\nWritten: " + ", ".join(map(str, files)))
-
-
-def _device(name: str | None):
-    import torch
-
-    device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if device.type not in ("cpu", "cuda"):
-        raise ValueError(f"{name!r} is neither cpu nor cuda")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"{name!r} is not there: this machine has {torch.cuda.device_count()} CUDA devices")
-    return device
 
 
 if __name__ == "__main__":

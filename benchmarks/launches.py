@@ -1,4 +1,4 @@
-"""What AOT puts on a GPU for one video: kernels, and how often the host waits. `python -m benchmarks.launches`
+"""What AOT puts on a GPU for one video: kernels, and how often the host waits.
 
 Needs no GPU. The video's tensors are PyTorch's fake tensors: they have a shape and say that they lie on a GPU, so the
 code takes every turn that it takes there, but they hold no numbers. A dispatch mode sees each operation:
@@ -9,7 +9,6 @@ code takes every turn that it takes there, but they hold no numbers. A dispatch 
   asked to go on in the background.
 """
 
-import argparse
 import sys
 from collections import Counter
 
@@ -19,6 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from benchmarks.options import OneLineParser, count
 from modeling_aot_llava import AOTLlavaOnevisionConfig
 from modeling_aot_llava.fused_kernels import LAUNCHES, NAMESPACE, triton
 from modeling_aot_llava.spatiotemporal_pruning import compress_video_features
@@ -83,19 +83,26 @@ def count_launches(num_frames: int, config: AOTLlavaOnevisionConfig, width: int 
 
 def main(arguments: list[str] | None = None) -> None:
     """Prints a table."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.launches", description=__doc__.splitlines()[0])
-    parser.add_argument("--frames", type=int, nargs="+", default=FRAMES, metavar="N", help="frames of a video")
+    parser = OneLineParser(prog="python -m benchmarks.launches", description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--frames",
+        type=count,
+        nargs="+",
+        default=FRAMES,
+        metavar="N",
+        help=f"frames of a video (default: {' '.join(map(str, FRAMES))})",
+    )
     parser.add_argument("--operations", action="store_true", help="also say which operations these are")
     options = parser.parse_args(arguments)
     if triton is None:
         print("Triton is not installed: these are the plain formulas, without the kernels.", file=sys.stderr)
     print(f"{'frames':>6}  {'kernels':>7}  {'host waits':>10}")
     for num_frames in options.frames:
-        count = count_launches(num_frames, AOTLlavaOnevisionConfig())
-        print(f"{num_frames:>6}  {count.kernels.total():>7}  {count.waits.total():>10}")
+        launches = count_launches(num_frames, AOTLlavaOnevisionConfig())
+        print(f"{num_frames:>6}  {launches.kernels.total():>7}  {launches.waits.total():>10}")
         if options.operations:
-            for name, number in count.kernels.most_common():
-                print(f"{'':>8}{number:>7}  {name}" + f", {count.waits[name]} waits" * bool(count.waits[name]))
+            for name, number in launches.kernels.most_common():
+                print(f"{'':>8}{number:>7}  {name}" + f", {launches.waits[name]} waits" * bool(launches.waits[name]))
 
 
 def _is_view(function) -> bool:

@@ -1,4 +1,7 @@
-"""The options of `python -m benchmarks`. Reads them without importing torch, so that a typing error costs no time."""
+"""The options of `python -m benchmarks`, and how the other benchmarks read theirs.
+
+All without importing torch, so that a typing error costs no time.
+"""
 
 import argparse
 import math
@@ -6,10 +9,12 @@ from pathlib import Path
 from typing import NoReturn
 
 DESCRIPTION = """\
-Speed and memory of AOT against the stock model, with real layer sizes and random weights.
+Speed and memory of AOT against the stock model, with real layer sizes and
+random weights.
 
-Stock model and AOT run interleaved in one process and share their weights. Writes a table to stdout, and results.json
-and one plot a batch size to a folder."""
+Stock model and AOT run interleaved in one process and share their weights.
+Writes a table to stdout, and results.json and one plot a batch size to a
+folder."""
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -23,29 +28,99 @@ class OneLineParser(argparse.ArgumentParser):
 def parse_options(arguments: list[str] | None, prog: str) -> argparse.Namespace:
     """Reads the command line; what was not given and depends on shape and device is None."""
     parser = OneLineParser(prog=prog, description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--shape", choices=("tiny", "0.5b", "7b", "llava-video-7b"), default="tiny", help="layer sizes (default: tiny)"
+    add = parser.add_argument
+    add(
+        "--shape",
+        choices=("tiny", "0.5b", "7b", "llava-video-7b"),
+        default="tiny",
+        help="layer sizes (default: tiny, to try it out)",
     )
-    parser.add_argument("--frames", type=_list_of(_positive), metavar="N,...", help="frames of a video")
-    parser.add_argument("--ratios", type=_list_of(_ratio), metavar="R,...", help="retention ratios, above 0 up to 1")
-    parser.add_argument("--batch", type=_list_of(_positive), metavar="N,...", help="batch sizes, one video a row")
-    parser.add_argument("--repeats", type=_positive, help="measured rounds")
-    parser.add_argument("--decode-tokens", type=_positive, help="tokens written after the first one")
-    parser.add_argument(
-        "--stage-frames",
-        type=_list_of(_positive),
+    add(
+        "--frames",
+        type=_list_of(count),
         metavar="N,...",
-        help="frames for which AOT's stages alone are timed",
+        help="frames of a video (default: 8,16,32,64,128; on a CPU 8, or 2,4 with tiny)",
     )
-    parser.add_argument("--tower-frames", type=_positive, help="frames on which the cost of watching is measured")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"))
-    parser.add_argument("--device", help="cpu, cuda or cuda:N (default: cuda where there is one)")
-    parser.add_argument("--output", type=_folder, default=Path("benchmark-results"), help="folder of the results")
-    parser.add_argument(
-        "--profile", action="store_true", help="also write a profiler's trace of AOT up to the first token"
+    add(
+        "--ratios",
+        type=_list_of(ratio),
+        metavar="R,...",
+        help="retention ratios, above 0 up to 1 (default: 1,0.25,0.2,0.15,0.1; on a CPU some of them)",
     )
-    parser.add_argument("--no-plot", action="store_true", help="draw nothing: matplotlib is not needed then")
+    add(
+        "--batch",
+        type=_list_of(count),
+        metavar="N,...",
+        help="batch sizes, one video a row (default: 1,8; on a CPU 1)",
+    )
+    add("--repeats", type=count, metavar="N", help="measured rounds (default: 5; on a CPU 3, or 1 with 7b)")
+    add(
+        "--decode-tokens",
+        type=count,
+        metavar="N",
+        help="tokens written after the first one (default: 32; on a CPU 8)",
+    )
+    add(
+        "--stage-frames",
+        type=_list_of(count),
+        metavar="N,...",
+        help="further frames for which AOT's stages alone are timed (default: none; on a CPU 32)",
+    )
+    add(
+        "--tower-frames",
+        type=count,
+        metavar="N",
+        help="frames on which the cost of reading the vision tower's attention is measured (default: all; on a CPU 2)",
+    )
+    add(
+        "--dtype",
+        choices=("float32", "bfloat16", "float16"),
+        help="of weights and activations (default: bfloat16; on a CPU float32)",
+    )
+    add("--device", type=device, metavar="DEVICE", help="cpu, cuda or cuda:N (default: cuda where there is one)")
+    add(
+        "--output",
+        type=folder,
+        default=Path("benchmark-results"),
+        metavar="FOLDER",
+        help="folder of the results (default: benchmark-results)",
+    )
+    add("--profile", action="store_true", help="also write a profiler's trace of AOT up to the first token")
+    add("--no-plot", action="store_true", help="draw nothing: matplotlib is not needed then")
     return parser.parse_args(arguments)
+
+
+def count(text: str) -> int:
+    """An integer from 1."""
+    if not text.strip().isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an integer from 1")
+    return int(text)
+
+
+def ratio(text: str) -> float:
+    """A number above 0 up to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0 up to 1")
+    return value
+
+
+def folder(text: str) -> Path:
+    """A folder that is there or can be made."""
+    if Path(text).exists() and not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is a file, but must be a folder")
+    return Path(text)
+
+
+def device(text: str) -> str:
+    """The name of a device; whether it is there says `choose_device`, which needs torch."""
+    kind, colon, number = text.partition(":")
+    if kind not in ("cpu", "cuda") or (colon and not (kind == "cuda" and number.isdecimal())):
+        raise argparse.ArgumentTypeError(f"{text!r} is none of cpu, cuda and cuda:N")
+    return text
 
 
 def _list_of(read_one):
@@ -56,26 +131,3 @@ def _list_of(read_one):
         return values
 
     return read
-
-
-def _positive(text: str) -> int:
-    if not text.strip().isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not an integer from 1")
-    return int(text)
-
-
-def _ratio(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0 up to 1")
-    return value
-
-
-def _folder(text: str) -> Path:
-    folder = Path(text)
-    if folder.exists() and not folder.is_dir():
-        raise argparse.ArgumentTypeError(f"{text} is a file, but must be a folder")
-    return folder

@@ -10,6 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from .options import OneLineParser
+
+PROGRAM = "python -m benchmarks.plot"
 Case = dict[str, Any]
 
 
@@ -112,9 +115,28 @@ def _title(report: dict[str, Any], batch: int) -> str:
     return f"{what}\n{where}, {report['date'][:10]}"
 
 
-if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("Usage: python -m benchmarks.plot FOLDER/results.json")
-    results = Path(sys.argv[1])
-    for picture in draw(json.loads(results.read_text()), results.parent):
+def main(arguments: list[str] | None = None) -> None:
+    """Draws the results of an earlier run beside them.
+
+    Raises:
+        ImportError: if matplotlib is missing.
+        OSError: if the results cannot be read, or the pictures not be written.
+        ValueError: if the file holds no results.
+    """
+    parser = OneLineParser(prog=PROGRAM, description=__doc__.splitlines()[0])
+    parser.add_argument("results", type=Path, metavar="FOLDER/results.json", help="written by `python -m benchmarks`")
+    results = parser.parse_args(arguments).results
+    try:
+        report = json.loads(results.read_text(encoding="utf-8"))
+        pictures = draw(report, results.parent)
+    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError):
+        raise ValueError(f"{results} holds no results: give the results.json of `python -m benchmarks`") from None
+    for picture in pictures:
         print(picture)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ImportError, OSError, ValueError) as error:
+        sys.exit(f"{PROGRAM}: {error}")

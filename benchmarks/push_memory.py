@@ -1,4 +1,4 @@
-"""How much memory a push takes: `python -m benchmarks.push_memory`.
+"""How much memory a push takes.
 
 Makes checkpoints of different sizes with random weights, pushes each from its folder to a Hub on this machine (the one
 of the tests) with `python -m hub_upload`, and prints the peak memory of that process. What it starts to check that the
@@ -17,9 +17,11 @@ import time
 from pathlib import Path
 
 from aot_llava_cli.mini import MINI_CHECKPOINT
+from benchmarks.options import OneLineParser, count
 
 ROOT = Path(__file__).parents[1]
 MIB = 1 << 20
+SIZES = (256, 2048)
 SHARD_MIB = 512
 VARIANT = "llava-onevision-7b-10-uniform"
 
@@ -37,17 +39,35 @@ finally:
 """
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Measures and prints a table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sizes", type=int, nargs="+", default=[256, 2048], metavar="MiB")
-    parser.add_argument("--folder", type=Path, help="where the checkpoints are made; by default a temporary one")
-    options = parser.parse_args()
+    parser = OneLineParser(prog="python -m benchmarks.push_memory", description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--sizes",
+        type=count,
+        nargs="+",
+        default=SIZES,
+        metavar="MiB",
+        help=f"weights of the checkpoints in MiB (default: {' '.join(map(str, SIZES))})",
+    )
+    parser.add_argument(
+        "--folder",
+        type=_existing_folder,
+        metavar="FOLDER",
+        help="where the checkpoints are made and removed again (default: the system's temporary folder)",
+    )
+    options = parser.parse_args(arguments)
     print(f"{'weights':>10} {'push, peak':>12} {'check, peak':>12} {'seconds':>8}")
     for size in options.sizes:
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
             own, check, seconds = _push(Path(folder), size)
         print(f"{size:>6} MiB {own:>8.0f} MiB {check:>8.0f} MiB {seconds:>8.1f}", flush=True)
+
+
+def _existing_folder(text: str) -> Path:
+    if not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is no folder: name one that is there")
+    return Path(text)
 
 
 def _push(folder: Path, size: int) -> tuple[float, float, float]:

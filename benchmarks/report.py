@@ -20,6 +20,9 @@ COLUMNS = (
     *("prefill", "speed-up", "decode", "peak memory", "of stock", "above weights", "of stock"),
 )
 TOWER_NAMES = {"alone": "alone", "watched": "watched", "capture": "attention received"}
+TINY_NOTE = (
+    "This shape tries the program out. Its layers are too small for AOT to save time: take another --shape for that."
+)
 STAGE_NOTES = (
     "Together: attention capture and all after the projector. Of vision tower: what comes after the projector, as a "
     "share of the vision tower's time for as many frames."
@@ -67,6 +70,8 @@ def as_text(report: dict[str, Any]) -> str:
         f"{report['date']}, torch {versions['torch']}, Triton {versions['triton'] or 'none'}, "
         f"transformers {versions['transformers']}; medians of {options['repeats']}, spread in brackets"
     )
+    if options["shape"] == "tiny":
+        head += f"\n{TINY_NOTE}"
     rows = [list(COLUMNS), *(_row(case) for case in report["cases"] if _was_run(case))]
     notes = (
         "FLOPs by Eq. 17, vision tower and projector included. Of limit: of the speed-up that these FLOPs allow. "

@@ -1,13 +1,16 @@
-"""How many requests vLLM runs at once from the same memory, by retention ratio: `python -m benchmarks.serving`.
+"""How many requests vLLM runs at once from the same memory, by retention ratio.
 
 Runs where vLLM does (`tests/serving/make_environment`), on a CPU too: what is counted are requests and blocks, not
 seconds. The mini checkpoint is asked about one clip many times; nothing is taken from a prefix cache.
 """
 
-import argparse
+import importlib.util
 import os
 import tempfile
 
+from benchmarks.options import OneLineParser, ratio
+
+RATIOS = (1.0, 0.25, 0.2, 0.15, 0.1)
 NUM_FRAMES = 32
 POOL_TOKENS = 32_768
 BLOCK_SIZE = 32
@@ -15,11 +18,20 @@ NEW_TOKENS = 16
 NUM_REQUESTS = 64
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Prints a table: tokens of a request, its blocks, and the most requests that ran at once."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--ratios", type=float, nargs="+", default=[1.0, 0.25, 0.2, 0.15, 0.1])
-    ratios = parser.parse_args().ratios
+    parser = OneLineParser(prog="python -m benchmarks.serving", description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--ratios",
+        type=ratio,
+        nargs="+",
+        default=RATIOS,
+        metavar="R",
+        help=f"retention ratios, above 0 up to 1 (default: {' '.join(map(str, RATIOS))})",
+    )
+    ratios = parser.parse_args(arguments).ratios
+    if importlib.util.find_spec("vllm") is None:
+        parser.error("vLLM is not installed: make its environment with tests/serving/make_environment FOLDER")
 
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
@@ -28,10 +40,10 @@ def main() -> None:
         llm = _make_engine(folder)
         print(f"{POOL_TOKENS} tokens of KV cache, {NUM_FRAMES} frames a video, {NEW_TOKENS} new tokens a request")
         print("ratio  tokens a prompt  blocks a request  requests at once")
-        for ratio in ratios:
-            num_tokens, peak = _count_requests_at_once(llm, ratio)
+        for retention_ratio in ratios:
+            num_tokens, peak = _count_requests_at_once(llm, retention_ratio)
             blocks = -(-(num_tokens + NEW_TOKENS) // BLOCK_SIZE)
-            print(f"{ratio:5.2f}  {num_tokens:15}  {blocks:16}  {peak:16}", flush=True)
+            print(f"{retention_ratio:5.2f}  {num_tokens:15}  {blocks:16}  {peak:16}", flush=True)
 
 
 def _save_mini(folder: str) -> None:
@@ -61,7 +73,7 @@ def _make_engine(folder: str):
     )
 
 
-def _count_requests_at_once(llm, ratio: float) -> tuple[int, int]:
+def _count_requests_at_once(llm, retention_ratio: float) -> tuple[int, int]:
     from vllm import SamplingParams
 
     from benchmarks.video_questions import make_scene, render_clip
@@ -69,10 +81,10 @@ def _count_requests_at_once(llm, ratio: float) -> tuple[int, int]:
     request = {
         "prompt": "<|im_start|>user <video>\nWhich way does it move?<|im_end|><|im_start|>assistant\n",
         "multi_modal_data": {"video": [render_clip(make_scene(0, "held_out"), NUM_FRAMES)]},
-        "mm_processor_kwargs": {"retention_ratio": ratio},
+        "mm_processor_kwargs": {"retention_ratio": retention_ratio},
     }
     sampling = SamplingParams(temperature=0, max_tokens=NEW_TOKENS, ignore_eos=True)
-    requests = [f"{ratio} {number}" for number in range(NUM_REQUESTS)]
+    requests = [f"{retention_ratio} {number}" for number in range(NUM_REQUESTS)]
     for name in requests:
         llm.llm_engine.add_request(name, request, sampling)
     peak, outputs = 0, []

@@ -34,11 +34,13 @@ def _load(location: str, revision: str | None, num_frames: int) -> dict:
         get_class_from_dynamic_module(name, location, revision=revision)
     plan_token_budget = get_class_from_dynamic_module("token_budget.plan_token_budget", location, revision=revision)
     budget = plan_token_budget(config, num_frames)
-    text_config = config.text_config
+    text_config, all_tokens = config.text_config, num_frames * config.pooled_grid_size**2
     return {
         "num_frames": num_frames,
-        "tokens_before": num_frames * config.pooled_grid_size**2,
+        "tokens_before": all_tokens,
         "tokens_after": budget.num_video_tokens,
+        "newlines_before": config.count_newlines(num_frames, is_compressed=False),
+        "newlines_after": config.count_newlines(num_frames, is_compressed=budget.num_video_tokens < all_tokens),
         "has_fixed_token_count": config.has_fixed_token_count,
         "num_layers": text_config.num_hidden_layers,
         "hidden_size": text_config.hidden_size,

@@ -74,11 +74,11 @@ def model_card(
         settings=_settings(variant),
         point=point,
         ratio=f"{point.tokens_after / point.tokens_before:.0%}".replace("%", " %"),
-        tokens_after=f"{'' if point.has_fixed_token_count else 'about '}{point.tokens_after:,}",
+        tokens_after=_tokens_after(point),
         flops_before=readable_flops(point.flops_before),
         flops_after=readable_flops(point.flops_after),
         flops_ratio=f"{point.flops_after / point.flops_before:.1%}".replace("%", " %"),
-        branches=[(branch, f"{other.tokens_after:,}", flops[branch]) for branch, other in (branches or {}).items()],
+        branches=[(branch, _tokens_after(other), flops[branch]) for branch, other in (branches or {}).items()],
         usage=usage_code(repo_id, revision),
         serving=serving_command(repo_id, revision, point.num_frames),
     )
@@ -116,6 +116,10 @@ def readable_flops(flops: float) -> str:
         if flops >= size:
             return f"{flops / size:.1f} {unit}FLOPs"
     return f"{flops:.0f} FLOPs"
+
+
+def _tokens_after(point: OperatingPoint) -> str:
+    return f"{'' if point.has_fixed_token_count else 'about '}{point.tokens_after:,}"
 
 
 def _origin(base: Base) -> str:

@@ -20,11 +20,13 @@ _PROGRAM = Path(__file__).with_name("load_in_fresh_process.py")
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """Video tokens before and after, and the language model that reads them."""
+    """Video tokens before and after, newline tokens apart from them, and the language model that reads both."""
 
     num_frames: int
     tokens_before: int
     tokens_after: int
+    newlines_before: int
+    newlines_after: int
     has_fixed_token_count: bool
     num_layers: int
     hidden_size: int
@@ -32,12 +34,12 @@ class OperatingPoint:
 
     @property
     def flops_before(self) -> int:
-        """Prefill FLOPs by Eq. 17, of the video tokens alone."""
-        return self._prefill_flops(self.tokens_before)
+        """Prefill FLOPs by Eq. 17, of the video's tokens and newline tokens alone."""
+        return self._prefill_flops(self.tokens_before + self.newlines_before)
 
     @property
     def flops_after(self) -> int:
-        return self._prefill_flops(self.tokens_after)
+        return self._prefill_flops(self.tokens_after + self.newlines_after)
 
     def _prefill_flops(self, num_tokens: int) -> int:
         return prefill_flops(

@@ -12,11 +12,18 @@ from .hub import Hub
 
 
 def check_output(folder: Path, overwrite: bool) -> None:
-    """Refuses a folder that holds something."""
+    """Refuses a folder that holds something or cannot be written; leaves nothing behind."""
     if folder.exists() and not folder.is_dir():
         raise PushError(f"--output {folder} is a file: give a folder.")
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:
         raise PushError(f"--output {folder} is not empty: give another folder, or --overwrite to replace it.")
+    above = next(parent for parent in folder.absolute().parents if parent.exists())
+    try:
+        tempfile.TemporaryFile(dir=above).close()
+    except OSError as error:
+        raise PushError(
+            f"--output {folder} cannot be written: {above} takes no files ({error.strerror}). Give another folder."
+        ) from error
 
 
 def write_folder(folder: Path, files: Iterable[File | RenamedWeights], hub: Hub) -> None:

@@ -72,9 +72,10 @@ def describe_point(publication: Publication, where: str) -> str:
     point, name = publication.point, publication.variant.name
     heading = name if where == name else f"{where} = {name}"
     about = "" if point.has_fixed_token_count else "about "
+    newlines = f", {point.newlines_after:,} newline tokens beside them" if point.newlines_after > 1 else ""
     return (
         f"{heading}: {point.tokens_before:,} → {about}{point.tokens_after:,} video tokens of {point.num_frames} "
-        f"frames, prefill {readable_flops(point.flops_before)} → {readable_flops(point.flops_after)}"
+        f"frames{newlines}, prefill {readable_flops(point.flops_before)} → {readable_flops(point.flops_after)}"
     )
 
 

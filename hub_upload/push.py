@@ -54,9 +54,9 @@ def run(options: Options, say: Callable[[str], None], warn: Callable[[str], None
     Raises:
         PushError: if something is wrong or goes wrong; no branch and no folder is then left half done.
     """
+    variants = read_variants(options.variants, options.base)
     _check(options)
     hub = Hub(HfApi(token=options.token or False), warn)
-    variants = read_variants(options.variants, options.base)
     base = read_base(options.base or _only_base_model(variants), options.base_revision, hub)
     if options.convert:
         base = converted(base, hub)

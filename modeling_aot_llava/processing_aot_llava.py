@@ -14,7 +14,6 @@ from transformers import (
     Qwen2Tokenizer,
 )
 from transformers.processing_utils import MultiModalData, ProcessingKwargs, VideosKwargs
-from transformers.utils import logging
 from transformers.video_utils import VideoInput, make_batched_videos
 
 from .error_texts import show
@@ -35,18 +34,16 @@ from .token_budget import (
     newline_places,
     pooled_grid_size,
 )
-from .unread_videos import as_strings, source_of
-from .video_reading import read_video
+from .unread_videos import as_strings, read_unread
 
 if TYPE_CHECKING:  # transformers too old for this code copies the modules named in this file alone; it shall say so
     from .video_decoding import decode_frames as decode_frames
     from .video_index import FrameIndex as FrameIndex
+    from .video_reading import read_video as read_video
     from .video_sources import Source as Source
     from .video_stream import Video as Video
 
 check_transformers()
-
-logger = logging.get_logger(__name__)
 
 # The settings that are this processor's own, and none of its tokenizer's or its video processor's.
 SETTINGS = (
@@ -230,7 +227,7 @@ class AOTLlavaOnevisionProcessor(LlavaOnevisionProcessor):
         self._count_placeholders(1, retention_ratio)  # raises before any video is read
         kwargs = {name: plain(value) if name in ("num_frames", "fps") else value for name, value in kwargs.items()}
         num_videos = len(make_batched_videos(videos))
-        videos, kwargs = self._read_video_files(videos, kwargs)
+        videos, kwargs = read_unread(videos, kwargs, self.num_frames)
         return_tensors = kwargs.pop("return_tensors", None)
         add_times = self.add_time_instruction if add_time_instruction is None else add_time_instruction
         returns_metadata = kwargs.pop("return_metadata", False)
@@ -283,30 +280,6 @@ class AOTLlavaOnevisionProcessor(LlavaOnevisionProcessor):
         check_retention_ratio(retention_ratio)
         check_num_clips(self.num_clips)
         return count_video_tokens(num_frames, retention_ratio, self._pooled_grid_size**2, self.num_clips)
-
-    def _read_video_files(self, videos: VideoInput, kwargs: dict[str, Any]) -> tuple[VideoInput, dict[str, Any]]:
-        # Frames that the caller has already decoded are the parent's business, and so are lists of picture files.
-        flat = make_batched_videos(videos)
-        if not any(isinstance(video, str) for video in flat):
-            return videos, kwargs
-        if not all(isinstance(video, str) for video in flat):
-            raise ValueError("Some videos of the call are files and some are decoded frames: pass one or the other.")
-        num_frames, fps = self._sampling_of_files(kwargs)
-        frames, metadata = zip(*(read_video(source_of(video), num_frames, fps) for video in flat))
-        options = {name: value for name, value in kwargs.items() if name not in ("num_frames", "fps")}
-        return list(frames), {**options, "video_metadata": list(metadata), "do_sample_frames": False}
-
-    def _sampling_of_files(self, kwargs: dict[str, Any]) -> tuple[int | None, float | None]:
-        """`num_frames` and `fps` for `read_video`; says which options of the call have no effect."""
-        num_frames, fps = kwargs.get("num_frames"), kwargs.get("fps")
-        if kwargs.get("video_metadata") is not None:
-            logger.warning_once("`video_metadata` is ignored: the videos are files, which are read for it.")
-        if kwargs.get("do_sample_frames") is not False:
-            return (self.num_frames, None) if num_frames is None and fps is None else (num_frames, fps)
-        for name, value in (("num_frames", num_frames), ("fps", fps)):
-            if value is not None:
-                logger.warning_once(f"`{name}={show(value)}` is ignored: `do_sample_frames=False` reads every frame.")
-        return None, None
 
 
 def _add_missing_tokens(tokenizer, tokens: tuple[str, ...]) -> None:

@@ -1,9 +1,16 @@
-"""Videos that are yet to be read, on their way through transformers' checks, which let only strings pass for files."""
+"""Videos of a call that are yet to be read: on their way through transformers' checks, and read behind them."""
 
 import os
 from typing import Any
 
+from transformers.utils import logging
+from transformers.video_utils import VideoInput, make_batched_videos
+
+from .error_texts import show
+from .video_reading import read_video
 from .video_sources import Source, is_source
+
+logger = logging.get_logger(__name__)
 
 
 class _UnreadVideo(str):
@@ -25,10 +32,52 @@ def as_strings(videos: Any) -> Any:
     return unread
 
 
+def read_unread(
+    videos: VideoInput, options: dict[str, Any], default_num_frames: int | None
+) -> tuple[VideoInput, dict[str, Any]]:
+    """Reads the videos of a call that `as_strings` let pass.
+
+    Frames that the caller has already decoded are the parent processor's business, and so are lists of picture files.
+
+    Args:
+        videos: all of the call.
+        options: the call's, of which `num_frames`, `fps` and `do_sample_frames` say which frames are read.
+        default_num_frames: frames of a video where the call names no number.
+
+    Returns:
+        Videos and options for the parent processor, which is not to sample again.
+
+    Raises:
+        ValueError: if some are files and some are decoded, or one cannot be read.
+    """
+    flat = make_batched_videos(videos)
+    if not any(isinstance(video, str) for video in flat):
+        return videos, options
+    if not all(isinstance(video, str) for video in flat):
+        raise ValueError("Some videos of the call are files and some are decoded frames: pass one or the other.")
+    num_frames, fps = _sampling(options, default_num_frames)
+    frames, metadata = zip(*(read_video(_source_of(video), num_frames, fps) for video in flat))
+    options = {name: value for name, value in options.items() if name not in ("num_frames", "fps")}
+    return list(frames), {**options, "video_metadata": list(metadata), "do_sample_frames": False}
+
+
+def _sampling(options: dict[str, Any], default_num_frames: int | None) -> tuple[int | None, float | None]:
+    """`num_frames` and `fps` for `read_video`; says which options of the call have no effect."""
+    num_frames, fps = options.get("num_frames"), options.get("fps")
+    if options.get("video_metadata") is not None:
+        logger.warning_once("`video_metadata` is ignored: the videos are files, which are read for it.")
+    if options.get("do_sample_frames") is not False:
+        return (default_num_frames, None) if num_frames is None and fps is None else (num_frames, fps)
+    for name, value in (("num_frames", num_frames), ("fps", fps)):
+        if value is not None:
+            logger.warning_once(f"`{name}={show(value)}` is ignored: `do_sample_frames=False` reads every frame.")
+    return None, None
+
+
 def _holds_source(videos: Any) -> bool:
     return any(map(_holds_source, videos)) if isinstance(videos, (list, tuple)) else is_source(videos)
 
 
-def source_of(video: str) -> Source:
+def _source_of(video: str) -> Source:
     """What is to be read, of a string that `as_strings` gave."""
     return video.source if isinstance(video, _UnreadVideo) else video

@@ -44,21 +44,27 @@ class CompressedVideo:
     config: AOTLlavaOnevisionConfig
 
 
+def read_frames(processor: AOTLlavaOnevisionProcessor, video: str | Path, num_frames: int | None) -> np.ndarray:
+    """Samples the video's frames, (F, height, width, 3); a number of None leaves it to the processor.
+
+    Raises:
+        ValueError: if the file cannot be read.
+    """
+    frames, _ = read_video(str(video), num_frames or processor.num_frames)
+    return frames
+
+
 def compress(
     model: AOTLlavaOnevisionForConditionalGeneration,
     processor: AOTLlavaOnevisionProcessor,
     video: str | Path,
-    num_frames: int | None,
+    frames: np.ndarray,
 ) -> CompressedVideo:
-    """Samples the video's frames and runs vision tower and AOT on them.
-
-    Args:
-        num_frames: frames to sample; None leaves it to the processor.
+    """Runs vision tower and AOT on the video's frames.
 
     Raises:
-        ValueError: if the file cannot be read, or this checkpoint keeps every token.
+        ValueError: if this checkpoint keeps every token.
     """
-    frames, _ = read_video(str(video), num_frames or processor.num_frames)
     inputs = processor(
         text=processor.video_token,
         videos=[frames],

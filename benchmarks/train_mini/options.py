@@ -3,23 +3,37 @@
 import argparse
 from pathlib import Path
 
-from benchmarks.options import OneLineParser
+from benchmarks.options import OneLineParser, device, folder
 
 DESCRIPTION = """\
-Trains the mini LLaVA-OneVision that answers the synthetic video questions, and writes it as a checkpoint.
+Trains the mini LLaVA-OneVision that answers the synthetic video questions, and
+writes it as a checkpoint.
 
-First the vision tower learns from single frames, then the language model from clips. An interrupted run goes on where
-it was when the same command is given again. Takes about five hours on 2 CPU cores."""
+First the vision tower learns from single frames, then the language model from
+clips. An interrupted run goes on where it was when the same command is given
+again. Takes about five hours on 2 CPU cores."""
 
 
 def parse_options(arguments: list[str] | None, prog: str) -> argparse.Namespace:
     """Reads the command line."""
     parser = OneLineParser(prog=prog, description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--output", type=_folder, default=Path("mini-llava-onevision"), help="folder of the checkpoint"
+        "--output",
+        type=folder,
+        default=Path("mini-llava-onevision"),
+        metavar="FOLDER",
+        help="folder of the checkpoint (default: mini-llava-onevision)",
     )
-    parser.add_argument("--state", type=_folder, default=Path("train-mini-state"), help="folder of state and log")
-    parser.add_argument("--device", type=_device, help="cpu, cuda or cuda:N (default: cuda where there is one)")
+    parser.add_argument(
+        "--state",
+        type=folder,
+        default=Path("train-mini-state"),
+        metavar="FOLDER",
+        help="folder of state and log (default: train-mini-state)",
+    )
+    parser.add_argument(
+        "--device", type=device, metavar="DEVICE", help="cpu, cuda or cuda:N (default: cuda where there is one)"
+    )
     parser.add_argument("--export-only", action="store_true", help="train no further: write what the state holds")
     parser.add_argument(
         "--last-stage-of",
@@ -31,21 +45,6 @@ def parse_options(arguments: list[str] | None, prog: str) -> argparse.Namespace:
 
 
 def _checkpoint(text: str) -> Path:
-    folder = Path(text)
-    if not (folder / "model.safetensors").exists():
+    if not Path(text, "model.safetensors").exists():
         raise argparse.ArgumentTypeError(f"{text} holds no model.safetensors: name the folder of a checkpoint")
-    return folder
-
-
-def _folder(text: str) -> Path:
-    folder = Path(text)
-    if folder.exists() and not folder.is_dir():
-        raise argparse.ArgumentTypeError(f"{text} is a file, but must be a folder")
-    return folder
-
-
-def _device(text: str) -> str:
-    kind, _, number = text.partition(":")
-    if kind not in ("cpu", "cuda") or (":" in text and not number.isdecimal()):
-        raise argparse.ArgumentTypeError(f"{text!r} is none of cpu, cuda and cuda:N")
-    return text
+    return Path(text)

@@ -12,6 +12,7 @@ from torch import nn
 from transformers import LlavaOnevisionForConditionalGeneration, Qwen2Tokenizer
 
 from aot_llava_cli.whole_file import write_whole
+from benchmarks.device import choose_device
 from benchmarks.video_questions import ask, make_scene
 from benchmarks.video_questions.vocabulary import HELD_OUT_LOOKS
 
@@ -63,11 +64,12 @@ def run(
     Raises:
         ImportError: if torch is too old.
         OSError: if the output folder holds something else.
-        ValueError: if the state is that of another recipe, or nothing to export, or the checkpoint is broken or
-            another model's.
+        ValueError: if there is no such device, the state is that of another recipe, or nothing to export, or the
+            checkpoint is broken or another model's.
     """
     require_muon()
     check_output(output)
+    device = choose_device(device)
     stages = _stages(recipe, only_last=last_stage_of is not None)
     if export_only and not (state / f"{stages[0].name}.pt").exists():
         raise ValueError(f"there is nothing to export in {state}: its language model has not begun to learn")
@@ -78,7 +80,7 @@ def run(
         _take_over(model, last_stage_of)
     state.mkdir(parents=True, exist_ok=True)
     _claim(state, recipe, last_stage_of)
-    model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    model.to(device)
     if not export_only and last_stage_of is None:
         _vision_phase(recipe, model.model.vision_tower, state, workers)
     steps = _language_phase(recipe, stages, model, tokenizer, state, export_only, workers)

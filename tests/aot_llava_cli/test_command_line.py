@@ -8,10 +8,9 @@ import sys
 import av
 import numpy as np
 import pytest
-import torch
-import transformers
+from command_results import assert_one_line
 from PIL import Image
-from random_checkpoint import random_model, random_tokenizer, save_random_checkpoint
+from random_checkpoint import save_random_checkpoint
 from transformers import LlavaOnevisionForConditionalGeneration, LlavaOnevisionProcessor
 from typer.testing import CliRunner
 
@@ -27,14 +26,6 @@ SUMMARY = re.compile(r"Video tokens (\d+) → (\d+) \((\d+\.\d)%\), first token 
 MINI_SEED = 30_000_015
 
 
-@pytest.fixture(autouse=True)
-def settings_are_put_back():
-    """The command silences the libraries of its process, which here is the other tests' too."""
-    verbosity = transformers.logging.get_verbosity()
-    yield
-    transformers.logging.set_verbosity(verbosity)
-
-
 def run(*arguments):
     """Runs the command in this process."""
     return CliRunner().invoke(app, ["generate", *map(str, arguments)], prog_name="aot-llava")
@@ -44,15 +35,6 @@ def video_tokens(text):
     """The counts before and after, from the summary line."""
     before, after, *_ = SUMMARY.search(text).groups()
     return int(before), int(after)
-
-
-def assert_one_line(result, exit_code, *parts):
-    assert result.exit_code == exit_code
-    assert result.stdout == ""
-    *_, last_line = result.stderr.splitlines()
-    for part in ("aot-llava: ", *parts):
-        assert part in last_line
-    assert "Traceback" not in result.stderr
 
 
 # The main job
@@ -131,12 +113,13 @@ def test_the_count_is_what_was_read_also_where_the_video_decides(tmp_path):
     [
         (["missing.mp4"], ["missing.mp4 does not exist", "Give the path of a video file"]),
         (["."], [". is a folder", "Give the path of a video file"]),
-        (["--retention-ratio", "0"], ["--retention-ratio", "0.0", "above 0 up to 1"]),
+        (["--retention-ratio", "0"], ["--retention-ratio", "'0'", "above 0 up to 1"]),
         (["--retention-ratio", "1.5"], ["--retention-ratio", "1.5", "above 0 up to 1"]),
         (["--retention-ratio", "nan"], ["--retention-ratio", "nan", "above 0 up to 1"]),
-        (["--retention-ratio", "some"], ["--retention-ratio", "number"]),
-        (["--num-frames", "0"], ["--num-frames", "0 is too few", "1 or more"]),
-        (["--max-new-tokens", "-3"], ["--max-new-tokens", "-3 is too few", "1 or more"]),
+        (["--retention-ratio", "some"], ["--retention-ratio", "'some'", "above 0 up to 1"]),
+        (["--num-frames", "0"], ["--num-frames", "'0'", "1 or more"]),
+        (["--num-frames", "1.5"], ["--num-frames", "'1.5'", "1 or more"]),
+        (["--max-new-tokens", "-3"], ["--max-new-tokens", "'-3'", "1 or more"]),
         (
             ["--model", "./missing"],
             ["--model", "'./missing' does not exist", "Hub ID like owner/name"],
@@ -145,7 +128,7 @@ def test_the_count_is_what_was_read_also_where_the_video_decides(tmp_path):
     ],
 )
 def test_a_bad_argument_is_one_line_before_anything_is_loaded(arguments, parts, monkeypatch):
-    monkeypatch.setattr(answer, "load", lambda *_: pytest.fail("it loaded the model"))
+    monkeypatch.setattr(answer, "load_processor", lambda *_: pytest.fail("it loaded the checkpoint"))
     result = run(*arguments)
     assert_one_line(result, 2, *parts)
     assert len(result.stderr.splitlines()) == 1
@@ -161,6 +144,16 @@ def test_a_file_that_is_no_video_is_named(kind, tmp_path):
     whole = MINI_CLIP.read_bytes()
     video.write_bytes({"empty": b"", "text": b"not a video", "truncated": whole[: len(whole) // 2]}[kind])
     assert_one_line(run(video), 1, str(video))
+
+
+@pytest.mark.parametrize("command", ["generate", "visualize"])
+def test_a_video_is_read_before_the_weights(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(answer, "load_model", lambda *_: pytest.fail("it loaded the weights"))
+    (tmp_path / "text.mp4").write_text("not a video")
+    result = CliRunner().invoke(app, [command, "text.mp4"], prog_name="aot-llava")
+    assert_one_line(result, 1, "text.mp4 cannot be read as a video")
+    assert [file.name for file in tmp_path.iterdir()] == ["text.mp4"]
 
 
 def test_a_folder_of_pictures_is_a_video(tmp_path):
@@ -201,7 +194,7 @@ def test_control_c_ends_quietly(monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(answer, "load", interrupted)
+    monkeypatch.setattr(answer, "load_model", interrupted)
     result = run()
     assert result.exit_code == 130
     assert "Traceback" not in result.output
@@ -220,43 +213,3 @@ def test_the_mini_clip_shows_its_scene():
     with av.open(str(MINI_CLIP)) as container:
         frames = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
     assert np.abs(frames.astype(int) - render_clip(scene, len(frames)).astype(int)).mean() < 4
-
-
-# What the tests' random checkpoints are like
-
-
-def test_a_random_checkpoint_is_a_stock_one_underneath(tmp_path):
-    save_random_checkpoint(
-        tmp_path,
-        model_class=LlavaOnevisionForConditionalGeneration,
-        processor_class=LlavaOnevisionProcessor,
-        vision_config={"image_size": 56},
-    )
-    model, loading = LlavaOnevisionForConditionalGeneration.from_pretrained(tmp_path, output_loading_info=True)
-    assert not any(loading[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
-    processor = LlavaOnevisionProcessor.from_pretrained(tmp_path)
-    assert processor.num_image_tokens == 16
-    assert processor.video_token_id == model.config.video_token_id
-    assert processor.image_token_id == model.config.image_token_id
-    assert processor.tokenizer.padding_side == "left"
-
-
-def test_a_random_model_is_seeded_and_leaves_the_global_random_state_alone():
-    state = torch.random.get_rng_state()
-    first, again, other = (random_model(seed=seed).lm_head.weight for seed in (0, 0, 1))
-    assert torch.equal(state, torch.random.get_rng_state())
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
-
-
-def test_its_tokenizer_keeps_every_byte():
-    tokenizer = random_tokenizer()
-    text = "<|im_start|>user <image><video>\nÉ 漢 it's 12<|im_end|>"
-    assert tokenizer.decode(tokenizer(text).input_ids) == text
-
-
-def test_the_chat_template_writes_the_models_prompt():
-    processor = LlavaOnevisionProcessor.from_pretrained(MINI_CHECKPOINT)
-    content = [{"type": "text", "text": "What?"}, {"type": "video"}, {"type": "image"}]
-    prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-    assert prompt == "<|im_start|>user <image><video>\nWhat?<|im_end|><|im_start|>assistant\n"

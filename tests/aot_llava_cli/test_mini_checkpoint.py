@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 import torch
 from safetensors import safe_open
-from transformers import LlavaOnevisionForConditionalGeneration
+from transformers import LlavaOnevisionForConditionalGeneration, LlavaOnevisionProcessor
 
 from aot_llava_cli import answer
 from aot_llava_cli.mini import MINI_CHECKPOINT
@@ -79,3 +79,10 @@ def test_it_is_a_stock_checkpoint_and_small():
     assert sum(file.stat().st_size for file in MINI_CHECKPOINT.iterdir()) < 8_000_000
     _, loading = LlavaOnevisionForConditionalGeneration.from_pretrained(MINI_CHECKPOINT, output_loading_info=True)
     assert not any(loading[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+
+
+def test_the_chat_template_writes_the_models_prompt():
+    processor = LlavaOnevisionProcessor.from_pretrained(MINI_CHECKPOINT)
+    content = [{"type": "text", "text": "What?"}, {"type": "video"}, {"type": "image"}]
+    prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    assert prompt == "<|im_start|>user <image><video>\nWhat?<|im_end|><|im_start|>assistant\n"

@@ -10,7 +10,7 @@ import av
 import numpy as np
 import pytest
 import torch
-import transformers
+from command_results import assert_one_line
 from PIL import Image
 from random_checkpoint import random_model, random_processor, save_random_checkpoint
 from small_model import AOT, SMALL, VARYING, video_features
@@ -20,7 +20,7 @@ from aot_llava_cli import answer, whole_file
 from aot_llava_cli.__main__ import app
 from aot_llava_cli.drawing import captions, contact_sheet
 from aot_llava_cli.drawing.captions import Part
-from aot_llava_cli.drawing.compressed_video import CompressedVideo, compress
+from aot_llava_cli.drawing.compressed_video import CompressedVideo, compress, read_frames
 from aot_llava_cli.drawing.contact_sheet import draw_contact_sheet
 from aot_llava_cli.drawing.frame_picture import (
     GLOBAL_ANCHOR,
@@ -66,17 +66,14 @@ def checkpoint(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(autouse=True)
-def verbosity_is_put_back():
-    verbosity = transformers.logging.get_verbosity()
-    yield
-    transformers.logging.set_verbosity(verbosity)
+def compress_clip(model, processor, clip, num_frames):
+    return compress(model, processor, clip, read_frames(processor, clip, num_frames))
 
 
 @pytest.fixture
 def compressed(model, processor, clip):
     """8 frames in 4 clips."""
-    return compress(model, processor, clip, 8)
+    return compress_clip(model, processor, clip, 8)
 
 
 def make_frame(seed=0, grid=7, pooled=4, opens_clip=False):
@@ -146,7 +143,7 @@ def test_the_map_tells_first_frames_from_later_ones():
 )
 def test_the_frames_counts_sum_to_what_the_language_model_reads(fields, num_frames, model, processor, configure, clip):
     configure(**fields)
-    video = compress(model, processor, clip, num_frames)
+    video = compress_clip(model, processor, clip, num_frames)
     question = answer.read_question(processor, clip, "What?", num_frames)
     with torch.no_grad():
         read = video_features(model(**question))
@@ -186,7 +183,7 @@ def test_what_no_patch_covers_is_cut_off(clip):
     """4 patches of 14 pixels cover 56 of 60: the model never sees the rest."""
     model = random_model(vision_config={"image_size": 60, "patch_size": 14}, **AOT)
     processor = random_processor(AOTLlavaOnevisionProcessor, model.config)
-    video = compress(model, processor, clip, 2)
+    video = compress_clip(model, processor, clip, 2)
     assert {picture.size for picture in video.pictures} == {(round(WIDE * 56 / 60), round(HIGH * 56 / 60))}
 
 
@@ -339,7 +336,7 @@ def test_the_captions_count(compressed):
 
 def test_tokens_that_are_read_twice_count_twice(model, processor, configure, clip):
     configure(recipe="released", num_anchors=16)
-    video = compress(model, processor, clip, 4)
+    video = compress_clip(model, processor, clip, 4)
     number = int(video.frames[0].kept.sum())
     assert captions.frame_captions(video, 0)[0] == f"frame 1: {number} + {number} of 16 tokens"
     assert "again" in captions.legend(video)[1].meanings[Part.FIRST_FRAME]
@@ -448,15 +445,6 @@ def run(*arguments):
     return CliRunner().invoke(app, ["visualize", *map(str, arguments)], prog_name="aot-llava")
 
 
-def assert_one_line(result, exit_code, *parts):
-    assert result.exit_code == exit_code
-    assert result.stdout == ""
-    *_, last_line = result.stderr.splitlines()
-    for part in ("aot-llava: ", *parts):
-        assert part in last_line
-    assert "Traceback" not in result.stderr
-
-
 def test_the_command_writes_picture_and_page(clip, checkpoint, tmp_path):
     picture, page = tmp_path / "out.png", tmp_path / "out.html"
     picture.write_text("an older one")
@@ -497,9 +485,9 @@ def test_the_mini_clip_needs_no_argument(tmp_path, monkeypatch):
         (["-o", "folder.png"], ["folder.png is a folder"]),
         (["-o", "page.png", "--html"], ["page.html is a folder"]),
         (["--retention-ratio", "1"], ["--retention-ratio", "1 keeps every token", "nothing to show"]),
-        (["--retention-ratio", "0"], ["--retention-ratio", "0.0", "above 0 and below 1"]),
-        (["--retention-ratio", "nan"], ["--retention-ratio", "nan", "above 0 and below 1"]),
-        (["--num-frames", "0"], ["--num-frames", "0 is too few", "1 or more"]),
+        (["--retention-ratio", "0"], ["--retention-ratio", "'0'", "above 0 up to 1"]),
+        (["--retention-ratio", "nan"], ["--retention-ratio", "'nan'", "above 0 up to 1"]),
+        (["--num-frames", "0"], ["--num-frames", "'0'", "1 or more"]),
         (["--model", "./missing"], ["--model", "'./missing' does not exist", "Hub ID like owner/name"]),
     ],
 )
@@ -507,7 +495,7 @@ def test_a_bad_argument_is_one_line_before_anything_is_loaded(arguments, parts, 
     monkeypatch.chdir(tmp_path)
     for folder in ("folder.png", "page.html"):
         (tmp_path / folder).mkdir()
-    monkeypatch.setattr(answer, "load", lambda *_: pytest.fail("it loaded the model"))
+    monkeypatch.setattr(answer, "load_processor", lambda *_: pytest.fail("it loaded the checkpoint"))
     result = run(*arguments)
     assert_one_line(result, 2, *parts)
     assert len(result.stderr.splitlines()) == 1
@@ -519,7 +507,7 @@ def test_a_folder_that_cannot_be_written_to_is_named_before_anything_is_loaded(t
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(whole_file.tempfile, "TemporaryFile", refuse)
-    monkeypatch.setattr(answer, "load", lambda *_: pytest.fail("it loaded the model"))
+    monkeypatch.setattr(answer, "load_processor", lambda *_: pytest.fail("it loaded the checkpoint"))
     result = run("-o", tmp_path / "out.png")
     assert_one_line(result, 2, "--output", str(tmp_path), "cannot be written to (Permission denied)")
 
@@ -564,7 +552,7 @@ def test_llava_videos_newlines_are_no_tokens_of_a_frame(build_model, clip, reten
     model = build_model(mm_spatial_pool_mode="average", mm_newline_position="grid")
     processor = random_processor(AOTLlavaOnevisionProcessor, model.config)
     processor.retention_ratio = retention_ratio
-    video = compress(model, processor, clip, num_frames=4)
+    video = compress_clip(model, processor, clip, 4)
     assert (video.tokens_before, video.tokens_after) == (4 * 9, 9)
     assert sum(frame.num_tokens for frame in video.frames) == 9
     assert {frame.kept.shape for frame in video.frames} == {(3, 3)}

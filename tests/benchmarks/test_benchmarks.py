@@ -1,6 +1,7 @@
 """The program `python -m benchmarks`, on its tiny shape. Nothing here depends on how fast this machine is."""
 
 import contextlib
+import importlib
 import json
 import math
 import statistics
@@ -12,18 +13,20 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from command_results import assert_one_line
 from typer.testing import CliRunner
 
 from aot_llava_cli.__main__ import app
 from aot_llava_cli.flops import decode_flops, prefill_flops
 from benchmarks import comparison as comparison_module
-from benchmarks import plot, shapes
+from benchmarks import plot, serving, shapes
 from benchmarks.__main__ import main
 from benchmarks.comparison import Comparison
 from benchmarks.cost import count_flops
 from benchmarks.measure import PeakMemory
 from benchmarks.options import parse_options
 from benchmarks.parts import PARTS
+from benchmarks.report import as_text
 from benchmarks.shapes import SHAPES, build_models, fill_in_defaults, make_prompt, random_videos
 from benchmarks.stages import CompressionInputs
 from modeling_aot_llava import AOTLlavaOnevisionConfig, fused_kernels
@@ -235,6 +238,12 @@ def test_stages_of_more_frames_are_measured_without_the_models(report):
     assert "share_of_prefill" not in stages
 
 
+def test_the_tiny_shape_is_said_to_tell_nothing_of_time(report):
+    assert "take another --shape" in as_text(report).splitlines()[2]
+    other = {**report, "options": {**report["options"], "shape": "0.5b"}}
+    assert "--shape" not in as_text(other)
+
+
 def test_table_goes_to_stdout_and_the_progress_bar_to_stderr(folder):
     table = (folder / "stdout").read_text()
     assert "AOT 10%" in table
@@ -250,6 +259,21 @@ def test_plot_is_drawn(report, tmp_path):
     assert [file.name for file in files] == ["speed-and-memory-batch-1.png"]
     assert files[0].read_bytes().startswith(b"\x89PNG")
     assert files[0].stat().st_size > 10_000
+
+
+def test_the_plot_is_drawn_again_from_the_results(folder, capsys):
+    pytest.importorskip("matplotlib")
+    plot.main([str(folder / "results.json")])
+    (picture,) = capsys.readouterr().out.splitlines()
+    assert Path(picture).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("content", ["no JSON", "{}", "[1]"])
+def test_what_holds_no_results_is_named(content, tmp_path):
+    file = tmp_path / "results.json"
+    file.write_text(content)
+    with pytest.raises(ValueError, match=r"holds no results: give the results\.json"):
+        plot.main([str(file)])
 
 
 def test_missing_matplotlib_is_named_before_anything_is_measured(monkeypatch, tmp_path):
@@ -274,8 +298,8 @@ def test_missing_matplotlib_is_named_before_anything_is_measured(monkeypatch, tm
         (["--repeats", "0"], ("--repeats", "'0'")),
         (["--decode-tokens", "0"], ("--decode-tokens", "'0'")),
         (["--dtype", "int8"], ("--dtype", "int8")),
-        (["--device", "abacus", "--no-plot"], ("--device", "abacus")),
-        (["--device", "mps", "--no-plot"], ("--device", "mps")),
+        (["--device", "abacus"], ("--device", "'abacus' is none of cpu, cuda and cuda:N")),
+        (["--device", "cpu:1"], ("--device", "'cpu:1' is none of")),
         (["--device", "cuda:99", "--no-plot"], ("--device", "cuda:99")),
         (["--output", __file__], ("--output", "is a file")),
         (["--fast"], ("--fast",)),
@@ -286,6 +310,39 @@ def test_wrong_options_are_refused_in_one_line(arguments, parts, capsys, tmp_pat
     line = refusal(arguments, capsys)
     for part in ("python -m benchmarks: ", *parts):
         assert part in line
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "parts"),
+    [
+        ("launches", ["--frames", "0"], ("--frames", "'0' is not an integer from 1")),
+        ("serving", ["--ratios", "0"], ("--ratios", "'0' is not a number above 0 up to 1")),
+        ("push_memory", ["--sizes", "0"], ("--sizes", "'0' is not an integer from 1")),
+        ("push_memory", ["--folder", __file__], ("--folder", f"{__file__} is no folder")),
+    ],
+)
+def test_the_other_programs_refuse_in_one_line_too(module, arguments, parts, capsys):
+    with pytest.raises(SystemExit) as stop:
+        importlib.import_module(f"benchmarks.{module}").main(arguments)
+    assert stop.value.code == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    (line,) = output.err.splitlines()
+    for part in (f"python -m benchmarks.{module}: ", *parts):
+        assert part in line
+
+
+def test_serving_without_vllm_says_where_it_comes_from(capsys, monkeypatch):
+    monkeypatch.setattr(serving.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit):
+        serving.main([])
+    assert "vLLM is not installed: make its environment with tests/serving/make_environment" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_made_is_named_before_anything_is_measured(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"file/results cannot be made \(.*\): give another --output"):
+        main([*QUICK, "--no-plot", "--output", str(tmp_path / "file" / "results")])
 
 
 def test_wrong_options_are_refused_without_importing_torch():
@@ -300,6 +357,12 @@ def test_the_command_answers_help_with_its_options():
     assert result.exit_code == 0
     assert "--decode-tokens" in result.stdout
     assert "aot-llava benchmark" in result.stdout
+
+
+def test_an_installation_says_where_the_benchmarks_are(monkeypatch):
+    monkeypatch.setitem(sys.modules, "benchmarks.__main__", None)
+    result = CliRunner().invoke(app, ["benchmark"], prog_name="aot-llava")
+    assert_one_line(result, 1, "not part of an installation", "run `python -m benchmarks` in a checkout")
 
 
 def test_a_gpu_measures_everything_by_default():

@@ -503,6 +503,12 @@ def test_a_torch_without_muon_is_refused_before_anything_is_written(tmp_path, mo
     assert not list(tmp_path.iterdir())
 
 
+def test_a_gpu_that_is_not_there_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(ValueError, match=r"'cuda:99' is not there: this machine has \d+ CUDA devices"):
+        run(TINY, tmp_path / "state", tmp_path / "checkpoint", "cuda:99", workers=0)
+    assert not list(tmp_path.iterdir())
+
+
 def test_nothing_is_exported_before_the_language_model_has_begun(tmp_path):
     with pytest.raises(ValueError, match="nothing to export"):
         run(TINY, tmp_path / "state", tmp_path / "checkpoint", "cpu", export_only=True)

@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[2]
 BASE = "llava-hf/llava-onevision-qwen2-7b-ov-hf"
 CARD = "---\nlicense: apache-2.0\nlanguage:\n- en\n- zh\npipeline_tag: image-text-to-text\n---\n# The base\n"
 TEN, TWENTY = "llava-onevision-7b-10-uniform", "llava-onevision-7b-20-uniform"
-POINT = OperatingPoint(32, 6272, 627, True, 28, 3584, 18944)
+POINT = OperatingPoint(32, 6272, 627, 1, 1, True, 28, 3584, 18944)
 
 copies_between_repositories = pytest.mark.skipif(
     not publisher.can_copy_between_repositories(),
@@ -729,6 +729,15 @@ def test_arguments_that_contradict_each_other_are_named(server, base_folder, tmp
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
     assert_failed(run("--variant", TEN, "--output", tmp_path / "full"), "is not empty", "--overwrite")
+    assert_failed(run("--variant", "nothing", "--repo-id", "me/aot", token=""), "there is no variant nothing")
+
+
+def test_an_output_that_cannot_be_written_is_named_before_the_base_is_looked_at(server, tmp_path, no_loading):
+    (tmp_path / "file").touch()
+    output = tmp_path / "file" / "variant"
+    assert_failed(run("--variant", TEN, "--output", output), f"--output {output} cannot be written", "another folder")
+    assert not server.requests
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import json
 import re
 import shlex
 from dataclasses import replace
+from pathlib import Path
 
 import huggingface_hub
 import pytest
@@ -16,13 +17,16 @@ from hub_upload.base import Base
 from hub_upload.model_card import loading_lines, model_card, readable_flops, usage_code
 from hub_upload.operating_point import OperatingPoint
 from hub_upload.variants import bundled_variants, read_variant
+from modeling_aot_llava.vllm_serving import TRANSFORMERS_FROM, VLLM_BEFORE, VLLM_FROM
 
+ROOT = Path(__file__).parents[2]
 BASE_MODEL = "llava-hf/llava-onevision-qwen2-7b-ov-hf"
 REVISION = "0d50680527681998e456c7b78950205bedd8a068"
 CARD_FIELDS = {"license": "apache-2.0", "language": ["en", "zh"]}
 BASE = Base(BASE_MODEL, REVISION, (), (), {}, {}, CARD_FIELDS)
 SEVEN_B = {"num_layers": 28, "hidden_size": 3584, "intermediate_size": 18944}
-POINT = OperatingPoint(num_frames=32, tokens_before=6272, tokens_after=627, has_fixed_token_count=True, **SEVEN_B)
+ONE_NEWLINE = {"newlines_before": 1, "newlines_after": 1, "has_fixed_token_count": True}
+POINT = OperatingPoint(num_frames=32, tokens_before=6272, tokens_after=627, **ONE_NEWLINE, **SEVEN_B)
 
 
 @pytest.fixture
@@ -101,6 +105,16 @@ def test_the_operating_point_is_that_of_the_paper(render):
     assert '`retention_ratio=0.1`, `num_anchors=126`, uniform clips (`num_clips=8`), `recipe="paper"`' in text
 
 
+def test_many_newline_tokens_are_told_and_cost_what_they_cost(render):
+    """LLaVA-Video's: 11,648 tokens, 88.3 T, become 1,914, 10.8 T (docs/llava-video.md)."""
+    assert "newline" not in render().text
+    video = {"num_frames": 64, "tokens_before": 10816, "tokens_after": 1082}
+    text = render(point=replace(POINT, **video, newlines_before=832, newlines_after=832)).text
+    assert "| video tokens in the prompt | 10,816 | 1,082 |\n| newline tokens beside them | 832 | 832 |\n" in text
+    assert "| 88.3 TFLOPs | 10.8 TFLOPs (12.2 %) |" in text
+    assert "the paper leaves newline tokens" in text
+
+
 def test_where_the_token_count_depends_on_the_video_the_card_says_so(render):
     assert "depends on the video" not in render().text
     text = render(point=replace(POINT, has_fixed_token_count=False)).text
@@ -123,14 +137,29 @@ def test_a_local_base_does_not_claim_to_be_the_published_one(render):
 def test_the_card_of_the_main_branch_lists_the_others(render):
     assert "`revision`:" not in render().text
     twenty = replace(POINT, tokens_after=1254)
-    text = render(branches={"ten": POINT, "twenty": twenty}).text
+    varying = replace(POINT, has_fixed_token_count=False)
+    text = render(branches={"ten": POINT, "twenty": twenty, "varying": varying}).text
     assert "| `ten` | 627 | 3.4 TFLOPs |\n| `twenty` | 1,254 | 6.9 TFLOPs |\n" in text
+    assert "| `varying` | about 627 | 3.4 TFLOPs |\n" in text
 
 
-def test_the_paper_is_cited(render):
+def test_the_paper_is_cited_as_in_the_readme(render):
     (entry,) = code_blocks(render().text, "bibtex")
     assert "2603.01400" in entry
-    assert "Token Reduction via Local and Global Contexts Optimization" in entry
+    assert [entry] == code_blocks((ROOT / "README.md").read_text(encoding="utf-8"), "bibtex")
+
+
+def test_what_is_to_be_installed_is_what_the_code_was_tried_with(render):
+    (bound,) = re.findall(r'"(transformers\S+)",', (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    install, *_ = code_blocks(render().text, "bash")
+    assert bound in shlex.split(install)
+    assert f'`pip install "{bound}" ' in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_releases_that_serve_it_are_those_that_its_code_takes(render):
+    releases = [f"0.{minor}" for minor in range(VLLM_FROM[1], VLLM_BEFORE[1])]
+    beside = ".".join(map(str, TRANSFORMERS_FROM))
+    assert f"{' or '.join(releases)} and transformers {beside}:" in render().text
 
 
 # Code; tests/hub_upload/test_hub_upload.py runs it

@@ -112,6 +112,12 @@ def test_the_configs_are_made_from_the_flat_one(published):
     assert "preprocessor_config.json" not in {path.name for path in published.iterdir()}
 
 
+def test_the_card_tells_the_newline_tokens(published):
+    """One after each of the 13 rows of 64 frames; AOT leaves them all."""
+    card = (published / "README.md").read_text(encoding="utf-8")
+    assert "| video tokens in the prompt | 10,816 | 1,082 |\n| newline tokens beside them | 832 | 832 |\n" in card
+
+
 def test_it_answers_in_a_fresh_process(original, published):
     answer = answer_in_a_fresh_process(str(published), None, published)
     assert answer["problems"] == []
