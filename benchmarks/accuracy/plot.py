@@ -179,10 +179,12 @@ def _thresholds(panel, results: dict[str, Any]) -> None:
     if not members:
         return
     _line(panel, "τ as printed", members, tokens, style=("#D55E00", "s"))
-    for figures in members:
-        where = tokens(figures), 100 * figures["accuracy"]["low"]
-        offset = {"xytext": (0, -5), "textcoords": "offset points"}
-        panel.annotate(figures["series"], where, **offset, rotation=90, ha="center", va="top", fontsize=8)
+    for number, figures in enumerate(members):
+        # Above and below in turn: neighbours are closer to each other than a label is wide.
+        limit, distance, side = ("low", -5, "top") if number % 2 else ("high", 5, "bottom")
+        where = tokens(figures), 100 * figures["accuracy"][limit]
+        offset = {"xytext": (0, distance), "textcoords": "offset points"}
+        panel.annotate(figures["series"], where, **offset, rotation=90, ha="center", va=side, fontsize=8)
     quotas = [figures for figures in _members(results, "Accuracy against retention") if figures["series"] == "AOT"]
     if quotas:
         _line(panel, "AOT, a quota a frame", quotas, tokens, style=STYLES["AOT"])
