@@ -22,6 +22,8 @@ from .frame_sampling import SAMPLINGS, Frames
 from .methods import BASELINES, BaselineGenerator, PoolingHead, build_baseline
 from .names import AOT
 
+# How the checkpoint pools and where it has newlines: of AOT's fields those that every method has, too.
+OF_CHECKPOINT = ("mm_spatial_pool_mode", "mm_newline_position")
 # Of FastVID alone: the SigLIP checkpoint whose pooling head it reads.
 POOLING_HEAD = "pooling_head"
 # What tasks say beside the options of `generate`. LLaVA's classes write on beyond `until`, too.
@@ -56,7 +58,7 @@ def settings_of(method: str) -> tuple[str, ...]:
     """The names of a method's settings."""
     if method == AOT:
         return AOT_FIELDS
-    names = tuple(field.name for field in fields(BASELINES[method]))
+    names = (*(field.name for field in fields(BASELINES[method])), *OF_CHECKPOINT)
     return (*names, POOLING_HEAD) if method == "fastvid" else names
 
 
@@ -73,12 +75,11 @@ class Answerer:
             OSError: if there is no such checkpoint.
         """
         self._harness = harness
-        settings = dict(settings)
-        head = settings.pop(POOLING_HEAD, None)
-        if method == AOT:
-            overrides = settings
-        else:
-            overrides = {"retention_ratio": 1.0}  # all tokens, of which the method then makes its own
+        overrides = settings = dict(settings)
+        if method != AOT:
+            head = settings.pop(POOLING_HEAD, None)
+            overrides = {name: settings.pop(name) for name in OF_CHECKPOINT if name in settings}
+            overrides["retention_ratio"] = 1.0  # all tokens, of which the method then makes its own
             baseline = build_baseline(method, **settings)
         source = {"pretrained_model_name_or_path": harness.pretrained, "revision": harness.revision or "main"}
         AOTLlavaOnevisionConfig.from_pretrained(**source, **overrides)  # raises before the weights are loaded

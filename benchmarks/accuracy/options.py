@@ -1,11 +1,12 @@
 """The options of `python -m benchmarks.accuracy`; read without torch, so that a typing error costs no time."""
 
 import argparse
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 import aot_llava_cli
-from benchmarks.options import OneLineParser
+from benchmarks.options import OneLineParser, count, folder
 
 from .settings import SETTINGS, Setting
 
@@ -28,7 +29,7 @@ def parse_options(arguments: list[str] | None, prog: str) -> argparse.Namespace:
         "--model", type=_checkpoint, metavar="FOLDER", help="checkpoint (default: the mini checkpoint)"
     )
     parser.add_argument(
-        "--clips", type=_count, default=NUM_CLIPS, metavar="N", help=f"held-out clips (default: {NUM_CLIPS})"
+        "--clips", type=count, default=NUM_CLIPS, metavar="N", help=f"held-out clips (default: {NUM_CLIPS})"
     )
     parser.add_argument(
         "--settings",
@@ -39,7 +40,11 @@ def parse_options(arguments: list[str] | None, prog: str) -> argparse.Namespace:
         help='names as in the tables, or patterns such as "AOT*" or "*, 10 %%" (default: all)',
     )
     parser.add_argument(
-        "--output", type=_folder, default=Path("benchmark-results/accuracy"), metavar="FOLDER", help="results"
+        "--output",
+        type=folder,
+        default=Path("benchmark-results/accuracy"),
+        metavar="FOLDER",
+        help="folder of the results (default: benchmark-results/accuracy)",
     )
     parser.add_argument("--no-plot", action="store_true", help="draw nothing: matplotlib is not needed then")
     options = parser.parse_args(arguments)
@@ -60,25 +65,17 @@ def _checkpoint(text: str) -> Path:
     folder = Path(text)
     if not (folder / "config.json").is_file():
         what = "has no config.json" if folder.is_dir() else "is not a folder"
-        raise argparse.ArgumentTypeError(f"{text} {what}: name the folder of a LLaVA-OneVision checkpoint")
+        raise argparse.ArgumentTypeError(
+            f"{text} {what}: name the folder of a LLaVA-OneVision or LLaVA-Video checkpoint"
+        )
     return folder
 
 
 def _settings(pattern: str) -> list[Setting]:
     matching = [setting for name, setting in SETTINGS.items() if fnmatchcase(name, pattern)]
     if not matching:
-        raise argparse.ArgumentTypeError(f"{pattern!r} is none of: " + "; ".join(SETTINGS))
+        nearest = ", ".join(map(repr, get_close_matches(pattern, SETTINGS, n=3, cutoff=0)))
+        raise argparse.ArgumentTypeError(
+            f"{pattern!r} names no setting; near to it are {nearest}, and docs/accuracy.md has all"
+        )
     return matching
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not an integer from 1")
-    return int(text)
-
-
-def _folder(text: str) -> Path:
-    folder = Path(text)
-    if folder.exists() and not folder.is_dir():
-        raise argparse.ArgumentTypeError(f"{text} is a file, but must be a folder")
-    return folder

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from .paper_tables import BENCHMARKS, TABLES, Row, Table
-from .result_files import Run
+from .result_files import NEUTRAL, Run
 
 
 def as_markdown(runs: Sequence[Run], names: Sequence[str]) -> str:
@@ -31,9 +31,12 @@ def as_markdown(runs: Sequence[Run], names: Sequence[str]) -> str:
 
 def is_run_of(run: Run, row: Row, table: Table) -> bool:
     """Whether a run has exactly the row's model and arguments, and the table's kind of checkpoint and frames."""
-    same_checkpoint = ("video" in run.pretrained.lower()) == ("video" in table.pretrained.lower())
-    same_frames = run.num_frames in (None, table.num_frames)
-    return same_checkpoint and same_frames and run.model == row.model and _same(run.arguments, row.arguments)
+    checkpoint = table.checkpoint
+    same_checkpoint = ("video" in run.pretrained.lower()) == ("video" in checkpoint.name.lower())
+    same_frames = run.num_frames in (None, checkpoint.num_frames)
+    of_method = {name: value for name, value in checkpoint.arguments.items() if name not in NEUTRAL}
+    same_arguments = _same(run.arguments, {**of_method, **row.arguments})
+    return same_checkpoint and same_frames and run.model == row.model and same_arguments
 
 
 def _same(given: Mapping[str, str], wanted: Mapping[str, object]) -> bool:
@@ -69,14 +72,16 @@ def _other(run: Run) -> str:
 
 def commands(name: str, output: str, num_processes: int) -> list[str]:
     """The command of each row of a table, for a shell."""
-    table = TABLES[name]
+    checkpoint = TABLES[name].checkpoint
+    base = {"pretrained": checkpoint.name, "max_frames_num": checkpoint.num_frames, **checkpoint.arguments}
     lines = []
-    for row in table.rows:
-        fields = ",".join(f"{key}={value}" for key, value in row.arguments.items())
+    for row in TABLES[name].rows:
+        arguments = ",".join(f"{key}={value}" for key, value in {**base, **row.arguments}.items())
         lines.append(
-            f"accelerate launch --num_processes {num_processes} -m lmms_eval --model {row.model} "
-            f"--model_args pretrained={table.pretrained},max_frames_num={table.num_frames},{fields} "
+            # By the first word lmms-eval finds the answers of a run that was stopped, in the folder of --use_cache.
+            f"LMMS_CACHE_RUN_ID=paper accelerate launch --num_processes {num_processes} -m lmms_eval "
+            f"--model {row.model} --model_args {arguments} "
             "--tasks mvbench,egoschema_subset,longvideobench_val_v,videomme "
-            f"--batch_size 1 --log_samples --output_path {output}"
+            f"--batch_size 1 --log_samples --output_path {output} --use_cache {output}/answers"
         )
     return lines

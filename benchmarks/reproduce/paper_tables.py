@@ -27,17 +27,45 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Checkpoint:
+    """What a table's rows are run on.
+
+    Attributes:
+        name: on the Hub.
+        num_frames: of each video.
+        arguments: with which videos are read and prompts written as lmms-eval's own class of the checkpoint does.
+    """
+
+    name: str
+    num_frames: int
+    arguments: Mapping[str, object]
+
+
+@dataclass(frozen=True)
 class Table:
     """A table of the paper: its rows on one checkpoint."""
 
     title: str
-    pretrained: str
-    num_frames: int
+    checkpoint: Checkpoint
     rows: tuple[Row, ...]
 
 
-ONEVISION = "llava-hf/llava-onevision-qwen2-7b-ov-hf"
-LLAVA_VIDEO = "lmms-lab/LLaVA-Video-7B-Qwen2"
+ONEVISION = Checkpoint(
+    "llava-hf/llava-onevision-qwen2-7b-ov-hf",
+    32,
+    {"conv_template": "qwen_1_5", "frame_sampling": "llava_onevision"},
+)
+LLAVA_VIDEO = Checkpoint(
+    "lmms-lab/LLaVA-Video-7B-Qwen2",
+    64,
+    {
+        "conv_template": "qwen_1_5",
+        "frame_sampling": "llava_vid",
+        "task_prompts": "llava_vid",
+        # The checkpoint's own config may say bilinear; 169 tokens a frame means average.
+        "mm_spatial_pool_mode": "average",
+    },
+)
 DYNAMIC = {"clip_segmentation": "dynamic"}
 
 
@@ -63,7 +91,6 @@ TABLES = {
     "1": Table(
         "Tables 1 and 6: LLaVA-OneVision-7B",
         ONEVISION,
-        32,
         (
             FULL,
             Row("FastV", "aot_llava_fastv", {"retention_ratio": 0.2}, (55.9, 57.5, 56.7, 56.1), 56.5),
@@ -94,7 +121,6 @@ TABLES = {
     "2": Table(
         "Tables 2 and 7: LLaVA-Video-7B",
         LLAVA_VIDEO,
-        64,
         (
             _aot("LLaVA-Video-7B", 1.0, (60.4, 57.2, 58.9, 64.3), 60.2),
             Row("FastV", "aot_llava_fastv", {"retention_ratio": 0.2}, (54.3, 54.1, 55.0, 58.8), 55.6),
@@ -112,7 +138,6 @@ TABLES = {
     "4": Table(
         "Table 4: aggregation, LLaVA-OneVision-7B at 10 %",
         ONEVISION,
-        32,
         (
             _ablation("No merging", (56.1, 60.2, 53.5, 55.8), 56.4, **NO_MERGING),
             _ablation("Cosine merging", (51.5, 55.8, 51.1, 51.3), 52.4, **COSINE_MERGING),
@@ -122,7 +147,6 @@ TABLES = {
     "5": Table(
         "Table 5: components, LLaVA-OneVision-7B at 10 %",
         ONEVISION,
-        32,
         (
             FULL,
             _ablation("w/o local anchors", (56.5, 60.1, 54.0, 55.7), 56.6, local_anchor_ratio=0.0),
@@ -136,7 +160,6 @@ TABLES = {
     "8": Table(
         "Table 8: random anchors, LLaVA-OneVision-7B at 10 %",
         ONEVISION,
-        32,
         (FULL, _ablation("w random anchors", (55.1, 59.3, 52.6, 53.3), 55.1, anchor_selection="random"), DEFAULT),
     ),
 }

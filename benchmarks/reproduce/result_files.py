@@ -1,6 +1,7 @@
 """Reads the result files that lmms-eval writes with --output_path, `.../MODEL/DATE_results.json`."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ MVBENCH_TASKS = 20
 NEUTRAL = {
     *("pretrained", "max_frames_num", "batch_size", "device", "device_map", "dtype", "torch_dtype"),
     *("attn_implementation", "use_cache", "conv_template", "revision", "trust_remote_code", "video_decode_backend"),
+    *("frame_sampling", "task_prompts", "add_time_instruction"),
 }
 
 
@@ -53,6 +55,9 @@ def read_runs(places: list[Path]) -> list[Run]:
     Raises:
         ValueError: if a file is none of lmms-eval's, or there is none.
     """
+    for place in places:
+        if not place.exists():
+            raise ValueError(f"There is no {place}: give lmms-eval's --output_path.")
     files = [file for place in places for file in (place.rglob("*_results.json") if place.is_dir() else [place])]
     if not files:
         named = ", ".join(map(str, places))
@@ -86,7 +91,7 @@ def _arguments(given: str | Mapping[str, Any] | None) -> Iterator[tuple[str, str
     if isinstance(given, Mapping):
         yield from ((name, str(value)) for name, value in given.items())
         return
-    for part in (given or "").split(","):
+    for part in re.split(r",(?![^\[]*\])", given or ""):  # not within a list such as layers=[2,7,14]
         if part.strip():
             name, _, value = part.partition("=")
             yield name.strip(), value.strip()

@@ -6,7 +6,10 @@ import shlex
 
 import pytest
 
-from benchmarks.baselines import BASELINES, build_baseline
+from aot_llava_lmms_eval.answering import settings_of
+from aot_llava_lmms_eval.arguments import split_arguments
+from aot_llava_lmms_eval.names import AOT
+from benchmarks.baselines import build_baseline
 from benchmarks.reproduce.__main__ import main
 from benchmarks.reproduce.comparison import commands
 from benchmarks.reproduce.paper_tables import TABLES
@@ -75,6 +78,7 @@ def test_a_run_that_is_no_row_is_not_taken_for_one(model, arguments, tmp_path, c
 
 def test_checkpoints_are_told_apart(tmp_path, capsys):
     arguments = "pretrained=lmms-lab/LLaVA-Video-7B-Qwen2,max_frames_num=64,retention_ratio=0.15"
+    arguments += ",mm_spatial_pool_mode=average"
     write(tmp_path, "20261125_100000", "aot_llava", arguments, OTHERS)
     main(["compare", str(tmp_path), "--tables", "1", "2"])
     first, second = capsys.readouterr().out.split("### Tables 2")
@@ -89,6 +93,28 @@ def test_incomplete_runs_are_named(tmp_path):
     assert run.notes == (f"MVBench: 1 of {MVBENCH_TASKS} tasks", "videomme: 8 of 2700 samples")
     assert run.scores == {"MVBench": 40, "VideoMME": 55.5}
     assert run.arguments == {"retention_ratio": "0.1"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["compare", "nowhere"], "There is no nowhere: give lmms-eval's --output_path"),
+        (["compare", "."], r"There is no \*_results.json in"),
+        (["compare", "no.json"], r"no.json is not a result file of lmms-eval"),
+    ],
+)
+def test_what_cannot_be_compared(arguments, complaint, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if arguments[1].endswith("json"):
+        (tmp_path / "no.json").write_text("{}")
+    with pytest.raises(ValueError, match=complaint):
+        main(arguments)
+
+
+def test_list_among_the_arguments(tmp_path):
+    arguments = "pretrained=x,layers=[2,7,14],retention_ratio=0.1"
+    run = read_run(write(tmp_path, "20261125_100000", "aot_llava_pdrop", arguments, OTHERS))
+    assert run.arguments == {"layers": "[2,7,14]", "retention_ratio": "0.1"}
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -111,12 +137,13 @@ def test_every_row_can_be_built():
     """Models and arguments of the rows are those of the package."""
     for table in TABLES.values():
         for row in table.rows:
-            name = row.model.removeprefix("aot_llava").removeprefix("_")
-            if name:
-                assert dataclasses.is_dataclass(build_baseline(name, **row.arguments))
-                assert name in BASELINES
+            method = row.model.removeprefix("aot_llava").removeprefix("_") or AOT
+            given = {"pretrained": table.checkpoint.name, **table.checkpoint.arguments, **row.arguments}
+            _, settings = split_arguments(row.model, given, settings_of(method))
+            if method == AOT:
+                AOTLlavaOnevisionConfig(**settings).validate_aot()
             else:
-                AOTLlavaOnevisionConfig(**row.arguments).validate_aot()
+                assert dataclasses.is_dataclass(build_baseline(method, **row.arguments))
 
 
 def test_printed_means_are_those_of_the_printed_scores():
