@@ -35,9 +35,14 @@ def encode_videos(
         The prompt itself where its placeholders are right, else a fitted one; and the encoded videos.
 
     Raises:
-        ValueError: if placeholders and videos do not fit together.
+        ValueError: if the pixels have another form, or placeholders and videos do not fit together.
     """
     model.config.validate_aot()
+    if pixel_values_videos.ndim != 5:
+        raise ValueError(
+            f"`pixel_values_videos` has the shape {tuple(pixel_values_videos.shape)}, but it must be (videos, frames, "
+            "channels, height, width): pass it as the processor gives it."
+        )
     if prompt.input_ids is None and prompt.inputs_embeds is None:
         raise ValueError("`input_ids` and `inputs_embeds` are both None: pass one of them beside the video.")
     # The parent's way to tell placeholders apart: by their ids or, where only embeddings came, by theirs.

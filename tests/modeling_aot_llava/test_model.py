@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from small_model import CACHE, VARYING, cache_of, image_features, video_features
+from small_model import CACHE, SIDE, VARYING, cache_of, image_features, video_features
 from transformers import LlavaOnevisionForConditionalGeneration, LlavaOnevisionModel
 
 from modeling_aot_llava import AOTLlavaOnevisionModel
@@ -622,6 +622,17 @@ def test_placeholders_without_their_video_are_refused(model, prompt):
         for call in (model, model.generate):
             with pytest.raises(ValueError, match=rf"\b{count} video placeholders.*pixel_values_videos"):
                 call(**inputs)
+
+
+@pytest.mark.parametrize("ratio", [0.25, 1.0])
+def test_pixels_without_the_dimension_of_videos_are_refused(model, prompt, ratio):
+    inputs = prompt("<video>What?", retention_ratio=ratio)
+    inputs["pixel_values_videos"] = inputs["pixel_values_videos"][0]
+    for call in (model, model.generate):
+        with pytest.raises(
+            ValueError, match=rf"shape \(4, 3, {SIDE}, {SIDE}\).*\(videos, frames, channels, height, width\)"
+        ):
+            call(**inputs)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
