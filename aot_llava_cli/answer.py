@@ -75,7 +75,7 @@ def load_processor(model_id: str, retention_ratio: float | None) -> AOTLlavaOnev
         ValueError: if it is a checkpoint of another kind of model.
         OSError: if there is no such checkpoint.
     """
-    _check_model_type(model_id)
+    check_model_type(model_id)
     return AOTLlavaOnevisionProcessor.from_pretrained(model_id, **_overrides(retention_ratio))
 
 
@@ -86,7 +86,7 @@ def load_model(model_id: str, retention_ratio: float | None) -> AOTLlavaOnevisio
         ValueError: if it is a checkpoint of another kind of model.
         OSError: if there is no such checkpoint, or its weights are damaged.
     """
-    _check_model_type(model_id)
+    check_model_type(model_id)
     device_map = "auto" if torch.cuda.is_available() else None
     try:
         return AOTLlavaOnevisionForConditionalGeneration.from_pretrained(
@@ -100,9 +100,12 @@ def _overrides(retention_ratio: float | None) -> dict[str, float]:
     return {} if retention_ratio is None else {"retention_ratio": retention_ratio}
 
 
-def _check_model_type(model_id: str) -> None:
-    # transformers would only warn, and then fill the weights that it cannot find with random ones.
-    config_fields, _ = AOTLlavaOnevisionConfig.get_config_dict(model_id)
+def check_model_type(model_id: str, revision: str = "main") -> None:
+    """Raises ValueError if it is a checkpoint of another kind of model, OSError if there is none.
+
+    transformers would only warn, and then fill the weights that it cannot find with random ones.
+    """
+    config_fields, _ = AOTLlavaOnevisionConfig.get_config_dict(model_id, revision=revision)
     model_type = config_fields.get("model_type")
     if model_type != AOTLlavaOnevisionConfig.model_type:
         raise ValueError(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers.image_utils import load_image
 
+from aot_llava_cli.answer import check_model_type
 from modeling_aot_llava import (
     AOTLlavaOnevisionConfig,
     AOTLlavaOnevisionForConditionalGeneration,
@@ -71,7 +72,7 @@ class Answerer:
         """Loads them, once all settings are known to be allowed.
 
         Raises:
-            ValueError: if a setting is not allowed.
+            ValueError: if a setting is not allowed, or it is a checkpoint of another kind of model.
             OSError: if there is no such checkpoint.
         """
         self._harness = harness
@@ -81,7 +82,9 @@ class Answerer:
             overrides = {name: settings.pop(name) for name in OF_CHECKPOINT if name in settings}
             overrides["retention_ratio"] = 1.0  # all tokens, of which the method then makes its own
             baseline = build_baseline(method, **settings)
-        source = {"pretrained_model_name_or_path": harness.pretrained, "revision": harness.revision or "main"}
+        revision = str(harness.revision or "main")
+        check_model_type(harness.pretrained, revision)
+        source = {"pretrained_model_name_or_path": harness.pretrained, "revision": revision}
         AOTLlavaOnevisionConfig.from_pretrained(**source, **overrides)  # raises before the weights are loaded
         self.processor = AOTLlavaOnevisionProcessor.from_pretrained(
             **source,

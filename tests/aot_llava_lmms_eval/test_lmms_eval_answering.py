@@ -74,6 +74,12 @@ def test_settings_are_checked_before_weights_are_read(tmp_path):
             answerer(method, pretrained=str(tmp_path), **arguments)
 
 
+def test_checkpoint_of_another_model(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "qwen2"}')
+    with pytest.raises(ValueError, match="is a qwen2 checkpoint, but one of LLaVA-OneVision or LLaVA-Video is needed"):
+        answerer(pretrained=str(tmp_path))
+
+
 def test_missing_checkpoint(tmp_path):
     with pytest.raises(OSError, match="nowhere"):
         answerer(pretrained=str(tmp_path / "nowhere"))
