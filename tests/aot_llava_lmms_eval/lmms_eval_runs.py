@@ -15,17 +15,17 @@ TASK = "mini_questions"
 TASK_FOLDER = Path(__file__).with_name("task")
 
 
-def run(model: str, model_args: str, **options) -> dict | None:
+def run(model: str, model_args: str, task: str = TASK, **options) -> dict | None:
     """A model's answers in the order of the documents, and its score; None in all processes but the first."""
     manager = TaskManager("ERROR", include_path=str(TASK_FOLDER), model_name=model)
-    results = simple_evaluate(model=model, model_args=model_args, tasks=[TASK], task_manager=manager, **options)
+    results = simple_evaluate(model=model, model_args=model_args, tasks=[task], task_manager=manager, **options)
     if results is None:
         return None
-    samples = sorted(results["samples"][TASK], key=lambda sample: sample["doc_id"])
+    samples = sorted(results["samples"][task], key=lambda sample: sample["doc_id"])
     return {
         "answers": [sample["filtered_resps"][0].strip() for sample in samples],
         "prompts": [sample["arguments"][0] for sample in samples],
-        "score": results["results"][TASK]["accuracy,none"],
+        "score": results["results"][task]["accuracy,none"],
     }
 
 

@@ -148,18 +148,37 @@ def test_run_that_stops_keeps_its_answers(local_task, tmp_path, monkeypatch):
     assert first["answers"] == run(*RUNS["aot"])["answers"]
 
 
-def test_wording_of_another_model(of_one_process, local_task, monkeypatch):
-    monkeypatch.chdir(local_task.folder)
+@pytest.fixture
+def prompts_of_runs(local_task, monkeypatch):
+    """The conversations that a model is asked from now on, in the folder of the local task."""
     from aot_llava_lmms_eval.answering import Answerer
 
-    seen = []
-    prompt = Answerer._prompt
-    monkeypatch.setattr(Answerer, "_prompt", lambda self, asked: (seen.append(asked), prompt(self, asked))[1])
-    for options in ({}, {"force_simple": True}):
-        run("aot_llava", f"{RUNS['aot'][1]},task_prompts=llava_vid", limit=1, **options)
-        assert seen.pop().messages[0]["content"][-1]["text"] == "Look closely. " + local_task.docs[0]["question"]
-    run("aot_llava", f"{RUNS['aot'][1]},task_prompts=no_model_of_the_task", limit=1)
-    assert seen.pop().messages[0]["content"][-1]["text"] == local_task.docs[0]["question"]
+    asked = []
+    answer = Answerer.answer
+    monkeypatch.setattr(Answerer, "answer", lambda *given: (asked.extend(given[1]), answer(*given))[1])
+    monkeypatch.chdir(local_task.folder)
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("task_prompts", "beginning"), [("llava_vid", "Look closely. "), ("no_model_of_the_task", "")]
+)
+@pytest.mark.parametrize("options", [{}, {"force_simple": True}])
+def test_wording_of_another_model(task_prompts, beginning, options, local_task, prompts_of_runs):
+    run("aot_llava", f"{RUNS['aot'][1]},task_prompts={task_prompts}", limit=1, **options)
+    (asked,) = prompts_of_runs
+    assert asked.messages[0]["content"][-1]["text"] == beginning + local_task.docs[0]["question"]
+
+
+def test_messages_that_a_task_writes(local_task, prompts_of_runs):
+    run("aot_llava", RUNS["aot"][1], task="mini_messages", limit=1)
+    (asked,) = prompts_of_runs
+    assert [message["role"] for message in asked.messages] == ["system", "user"]
+    assert asked.messages[1]["content"] == [
+        {"type": "video"},
+        {"type": "text", "text": local_task.docs[0]["question"]},
+    ]
+    assert asked.videos == [local_task.docs[0]["video"]]
 
 
 def test_wrong_argument_names_the_right_ones(local_task, monkeypatch):

@@ -11,3 +11,13 @@ def doc_to_text(doc, lmms_eval_specific_kwargs):
 
 def process_results(doc, results):
     return {"accuracy": float(results[0].strip() == doc["answer"])}
+
+
+def doc_to_messages(doc, lmms_eval_specific_kwargs=None):
+    return [
+        {"role": "system", "content": [{"type": "text", "text": "Answer with one word."}]},
+        {
+            "role": "user",
+            "content": [{"type": "video", "url": doc["video"]}, {"type": "text", "text": doc["question"]}],
+        },
+    ]
