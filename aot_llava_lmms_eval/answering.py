@@ -20,7 +20,7 @@ from modeling_aot_llava.configuration_aot_llava import AOT_FIELDS
 from .arguments import HarnessArguments
 from .conversations import TEMPLATES, Conversation
 from .frame_sampling import SAMPLINGS, Frames
-from .methods import BASELINES, BaselineGenerator, PoolingHead, build_baseline
+from .methods import BASELINES, BaselineGenerator, PoolingHead, build_baseline, check_defined_for
 from .names import AOT
 
 # How the checkpoint pools and where it has newlines: of AOT's fields those that every method has, too.
@@ -85,7 +85,9 @@ class Answerer:
         revision = str(harness.revision or "main")
         check_model_type(harness.pretrained, revision)
         source = {"pretrained_model_name_or_path": harness.pretrained, "revision": revision}
-        AOTLlavaOnevisionConfig.from_pretrained(**source, **overrides)  # raises before the weights are loaded
+        config = AOTLlavaOnevisionConfig.from_pretrained(**source, **overrides)  # raises before weights are loaded
+        if method != AOT:
+            check_defined_for(baseline, config)
         self.processor = AOTLlavaOnevisionProcessor.from_pretrained(
             **source,
             retention_ratio=1.0,

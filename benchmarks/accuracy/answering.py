@@ -110,7 +110,7 @@ def answer_one_by_one(
         How many video tokens the first layer read, and the answers as `answer_questions` gives them.
     """
     reduced = generator.method.reduce(video)
-    num_placeholders = video.tokens.shape[0] * video.tokens.shape[1] + 1
+    num_placeholders = video.num_placeholders
     video_token = processor.video_token_id
     longest = max(len(processor.tokenizer(question.answer).input_ids) for question in questions)
     answers = []

@@ -50,10 +50,10 @@ def ask_about(scene: Scene, settings: Iterable[Setting], checkpoint: Checkpoint)
         before, inside = _reduced(frames, members, checkpoint, questions)
         videos |= before
         replies |= inside
-    for (num_tokens, num_places), alike in _of_one_length(videos).items():
-        places = torch.stack([video.places for video in alike.values()]) if num_places else None
+    for (num_tokens, end), alike in _of_one_length(videos).items():
+        places = torch.stack([video.places for video in alike.values()]) if end else None
         tokens = torch.stack([video.tokens for video in alike.values()])
-        answers = answer_questions(checkpoint.model, checkpoint.processor, tokens, questions, places, num_places)
+        answers = answer_questions(checkpoint.model, checkpoint.processor, tokens, questions, places, end)
         replies |= {name: Reply(num_tokens, given) for name, given in zip(alike, answers)}
     return replies
 
@@ -94,5 +94,5 @@ def _by_frames(settings: Iterable[Setting]) -> dict[int, list[Setting]]:
 def _of_one_length(videos: dict[str, ReducedVideo]) -> dict[tuple[int, int | None], dict[str, ReducedVideo]]:
     groups: dict[tuple[int, int | None], dict[str, ReducedVideo]] = defaultdict(dict)
     for name, video in videos.items():
-        groups[len(video.tokens), video.num_places][name] = video
+        groups[len(video.tokens), video.end][name] = video
     return groups

@@ -4,8 +4,8 @@
 from benchmarks.baselines import BASELINES, BaselineGenerator, build_baseline
 
 method = build_baseline("fastvid", retention_ratio=0.1)          # every other setting by its name, too
-generator = BaselineGenerator(stock_model, method)               # LlavaOnevisionForConditionalGeneration
-output = generator.generate(**stock_processor_inputs, max_new_tokens=20)
+generator = BaselineGenerator(model, method)                     # the stock model; or AOT's with all tokens
+output = generator.generate(**inputs_with_all_tokens, max_new_tokens=20)
 ```
 
 A method's settings are the fields of its class, `dataclasses.fields(BASELINES[name])`.
@@ -17,7 +17,7 @@ from difflib import get_close_matches
 from .dycoke import DyCoke
 from .fastv import FastV
 from .fastvid import FastVID
-from .generation import BaselineGenerator
+from .generation import BaselineGenerator, check_defined_for
 from .holitom import HoliTom
 from .interface import Baseline
 from .pdrop import PDrop
@@ -49,4 +49,4 @@ def build_baseline(name: str, **settings) -> Baseline:
     return method(**settings)
 
 
-__all__ = ["BASELINES", "Baseline", "BaselineGenerator", "PoolingHead", "build_baseline"]
+__all__ = ["BASELINES", "Baseline", "BaselineGenerator", "PoolingHead", "build_baseline", "check_defined_for"]

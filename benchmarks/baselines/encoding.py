@@ -1,11 +1,12 @@
 """Runs the stock model's vision tower once and takes along what methods look at."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from transformers import LlavaOnevisionForConditionalGeneration
+from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration
 
 from modeling_aot_llava.attention_capture import capture_attention_received
 
@@ -20,12 +21,13 @@ def encode_video(
     """Encodes one video.
 
     Args:
+        model: the stock model, or AOT's at a retention ratio of 1, which reads LLaVA-Video checkpoints, too.
         pixel_values_videos: (1, F, channels, height, width).
         pooling_head: what FastVID reads each frame with. Without it a frame's feature is the mean over its patches,
             and the frame's attention is that received at the last layer: a substitute.
 
     Returns:
-        The tokens as `get_video_features` gives them, without its newline.
+        The tokens as `get_video_features` gives them, without its newlines.
 
     Raises:
         ValueError: if the model reads several layers of its vision tower.
@@ -53,12 +55,28 @@ def encode_video(
         frame_features, probed = pooling_head(patches[0])
         frame_attention = _pooled(base, probed.unsqueeze(-1)).squeeze(-1)
     return EncodedVideo(
-        tokens=features[:-1].unflatten(0, (num_frames, -1)),
+        tokens=_without_newlines(features, num_frames, newline_position_of(model.config)),
         attention=attention,
         keys=_pooled(base, keys[0].unflatten(-1, (heads, -1)).mean(-2)),
         frame_features=frame_features,
         frame_attention=frame_attention,
+        newline=base.image_newline,
+        newline_position=newline_position_of(model.config),
     )
+
+
+def newline_position_of(config: LlavaOnevisionConfig) -> str:
+    """Where a model has newlines: the stock model knows one place alone."""
+    return getattr(config, "mm_newline_position", "one_token")
+
+
+def _without_newlines(features: Tensor, num_frames: int, position: str) -> Tensor:
+    """(n, D) -> (F, P, D)."""
+    if position == "one_token":
+        return features[:-1].unflatten(0, (num_frames, -1))
+    of_frames = features.unflatten(0, (num_frames, -1))
+    side = math.isqrt(of_frames.shape[1])  # a frame of side x side has side newlines, fewer than a row more
+    return of_frames.unflatten(1, (side, side + 1))[:, :, :-1].flatten(1, 2)
 
 
 def _pooled(base: nn.Module, maps: Tensor) -> Tensor:

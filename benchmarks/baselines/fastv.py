@@ -2,7 +2,9 @@
 
 Program: `pkunlp-icler/FastV` d165972, `fastv_forward` of its port to Hugging Face (LLaVA-1.5). The tables' settings
 are published nowhere: K 2 and 20 % kept is the only one that gives their FLOPs. Positions stay the original ones,
-layers before K keep their whole cache, and the newline is no candidate.
+layers before K keep their whole cache, and the newline that ends the video is no candidate. The program's range of
+video tokens has no gaps, so LLaVA-Video's newlines between them are candidates like tokens: our reading, as
+no program runs FastV there.
 """
 
 from dataclasses import dataclass
@@ -56,6 +58,7 @@ class FastV(Baseline):
     """
 
     name: ClassVar[str] = "fastv"
+    newline_positions: ClassVar[tuple[str, ...]] = ("one_token", "grid")
 
     retention_ratio: float = 0.20
     layer: int = 2

@@ -183,6 +183,7 @@ class FastVID(Baseline):
     """
 
     name: ClassVar[str] = "fastvid"
+    newline_positions: ClassVar[tuple[str, ...]] = ("one_token", "grid")
 
     retention_ratio: float = 0.10
     num_segments: int = 8
@@ -205,16 +206,19 @@ class FastVID(Baseline):
                 "of a frame: set a larger one."
             )
         segments = segment_lengths(video.frame_features, self.num_segments, self.similarity_threshold)
-        tokens, places = fastvid(
-            video.tokens,
-            video.frame_attention,
-            segments,
-            retention_ratio=self.retention_ratio,
-            context_share=self.context_share,
-            frames_per_anchor=self.frames_per_anchor,
-            beta=self.beta,
-        )
-        return ReducedVideo(tokens, places, num_places=video.tokens.shape[0] * video.tokens.shape[1])
+        settings = {
+            "retention_ratio": self.retention_ratio,
+            "context_share": self.context_share,
+            "frames_per_anchor": self.frames_per_anchor,
+            "beta": self.beta,
+        }
+        if video.newline_position == "grid":
+            tokens, places = fastvid_llava_video(
+                video.tokens, video.frame_attention, segments, video.newline, **settings
+            )
+            return ReducedVideo(tokens[:-1], places[:-1], end=int(places[-1]))
+        tokens, places = fastvid(video.tokens, video.frame_attention, segments, **settings)
+        return ReducedVideo(tokens, places, end=len(video.with_newlines()))
 
     def num_video_tokens(self, num_frames: int, tokens_per_frame: int) -> int:
         return num_frames * int(tokens_per_frame * self.retention_ratio)

@@ -1,22 +1,22 @@
-"""Runs a method on a LLaVA-OneVision model through the ordinary `generate`, one prompt at a time."""
+"""Runs a method on a LLaVA-OneVision or LLaVA-Video model through the ordinary `generate`, one prompt at a time."""
 
 import copy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import LlavaOnevisionForConditionalGeneration
+from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from modeling_aot_llava.prompt_layout import find_placeholder_spans
 
-from .encoding import encode_video
+from .encoding import encode_video, newline_position_of
 from .interface import Baseline, PromptSpan, ReducedVideo
 from .pooling_head import PoolingHead
 
 
 class BaselineGenerator:
-    """The stock model, reading videos as one method does.
+    """The base model, reading videos as one method does.
 
     ```python
     model = LlavaOnevisionForConditionalGeneration.from_pretrained(...)
@@ -34,8 +34,13 @@ class BaselineGenerator:
         """The model itself is never changed.
 
         Args:
+            model: the stock model; or AOT's with `retention_ratio=1.0`, which reads LLaVA-Video checkpoints, too.
             pooling_head: for FastVID, `PoolingHead.from_pretrained()`; see `encode_video` for what it does without.
+
+        Raises:
+            ValueError: as `check_defined_for`.
         """
+        check_defined_for(method, model.config)
         self.model = model
         self.method = method
         self.pooling_head = pooling_head
@@ -51,7 +56,7 @@ class BaselineGenerator:
         """Answers each row's prompt about its video, row by row.
 
         Args:
-            input_ids: (rows, columns) with the stock processor's placeholders, F * P + 1 of one video a row.
+            input_ids: (rows, columns) with the placeholders of all tokens of one video a row, newlines included.
             pixel_values_videos: (rows, F, channels, height, width).
             attention_mask: (rows, columns), 0 where a row is padded.
             options: of `generate`.
@@ -76,8 +81,7 @@ class BaselineGenerator:
         for row, pixels, row_mask in zip(input_ids, pixel_values_videos, mask):
             prompt = row[row_mask.bool()].unsqueeze(0)
             video = encode_video(self.model, pixels.unsqueeze(0), self.pooling_head)
-            num_placeholders = video.tokens.shape[0] * video.tokens.shape[1] + 1
-            answers.append(self.answer(prompt, self.method.reduce(video), num_placeholders, **options))
+            answers.append(self.answer(prompt, self.method.reduce(video), video.num_placeholders, **options))
         padding = self.model.generation_config.pad_token_id or 0
         padded = nn.utils.rnn.pad_sequence(answers, batch_first=True, padding_value=padding)
         return torch.cat([input_ids, padded], dim=1)
@@ -88,7 +92,7 @@ class BaselineGenerator:
         Args:
             prompt: (1, n), unpadded.
             video: of `method.reduce`.
-            num_placeholders: F * P + 1, that the prompt has to have.
+            num_placeholders: of the encoded video, that the prompt has to have.
             options: of `generate`.
 
         Returns:
@@ -98,10 +102,10 @@ class BaselineGenerator:
         if placeholders.length != num_placeholders:
             raise ValueError(
                 f"The prompt has {placeholders.length} video placeholders, but this video needs {num_placeholders}, "
-                "newline included. Make prompt and pixels with one call of the processor, with all tokens."
+                "newlines included. Make prompt and pixels with one call of the processor, with all tokens."
             )
         span = PromptSpan(placeholders.start, len(video.tokens))
-        ids, positions = fit_prompt(prompt, span, num_placeholders, video.places)
+        ids, positions = fit_prompt(prompt, span.start, num_placeholders, video)
         newline = self.model.model.image_newline.to(video.tokens)
         features = torch.cat([video.tokens, newline.unsqueeze(0)]).to(self.model.dtype).unsqueeze(0)
         model = self._model_for(span, video)
@@ -119,22 +123,38 @@ class BaselineGenerator:
         return self.model if language_model is None else with_language_model(self.model, language_model)
 
 
-def fit_prompt(prompt: Tensor, span: PromptSpan, num_full: int, places: Tensor | None) -> tuple[Tensor, Tensor]:
+def check_defined_for(method: Baseline, config: LlavaOnevisionConfig) -> None:
+    """Raises ValueError if the method is not defined for the model's newlines, or AOT takes tokens away before it."""
+    position = newline_position_of(config)
+    if position not in method.newline_positions:
+        raise ValueError(
+            f"{method.name} is not defined for a model with {position!r} newlines, only for "
+            f"{' and '.join(map(repr, method.newline_positions))}. On LLaVA-Video, whose newlines are 'grid', run "
+            "fastv, pdrop, visionzip and fastvid."
+        )
+    ratio = getattr(config, "retention_ratio", 1)
+    if ratio < 1:
+        raise ValueError(
+            f"The model's retention_ratio is {ratio}, so AOT leaves the method only a part of the tokens: load the "
+            "model with retention_ratio=1.0."
+        )
+
+
+def fit_prompt(prompt: Tensor, start: int, num_full: int, video: ReducedVideo) -> tuple[Tensor, Tensor]:
     """The prompt with as many placeholders as there are tokens, and its position ids.
 
     Args:
-        prompt: (1, n), with `num_full` placeholders from `span.start`.
-        span: the video as it is read.
-        places: of its tokens in the full video, where positions stay what they were.
+        prompt: (1, n), with `num_full` placeholders from `start`.
 
     Returns:
         Two of (1, m).
     """
-    video = torch.arange(span.num_tokens, device=prompt.device) if places is None else places
     columns = torch.arange(prompt.shape[1], device=prompt.device)
-    after = columns[span.start + num_full - 1 :]  # from the newline on
-    kept = torch.cat([columns[: span.start], span.start + video, after])
-    positions = kept if places is not None else torch.arange(len(kept), device=prompt.device)
+    rows = columns[: len(video.tokens) + 1]  # with the newline that ends the video
+    if video.places is not None:
+        rows = torch.cat([video.places.to(columns), columns.new_tensor([video.end])])
+    kept = torch.cat([columns[:start], start + rows, columns[start + num_full :]])
+    positions = columns[: len(kept)] if video.places is None else kept
     return prompt[:, kept], positions.unsqueeze(0)
 
 

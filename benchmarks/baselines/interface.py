@@ -4,12 +4,16 @@ A method is a frozen dataclass; its fields are its settings, and `retention_rati
 built by name with `build_baseline` and run with `BaselineGenerator`, both in this package.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+
+from modeling_aot_llava.spatiotemporal_pruning import insert_newlines
+from modeling_aot_llava.token_budget import newline_places
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,9 @@ class EncodedVideo:
         keys: (F, P, w), key vectors of that layer, mean over heads, pooled like the tokens.
         frame_features: (F, C), one global feature a frame.
         frame_attention: (F, P), how much of each token is in its frame's global feature.
+        newline: (D,), the base model's `image_newline`.
+        newline_position: where the base model has it: "one_token" after the video (LLaVA-OneVision), or "grid" after
+            each row of each frame (LLaVA-Video).
     """
 
     tokens: Tensor
@@ -29,6 +36,25 @@ class EncodedVideo:
     keys: Tensor
     frame_features: Tensor
     frame_attention: Tensor
+    newline: Tensor
+    newline_position: str = "one_token"
+
+    @property
+    def side(self) -> int:
+        """Tokens in a row of a frame, and rows."""
+        return math.isqrt(self.tokens.shape[1])
+
+    @property
+    def num_placeholders(self) -> int:
+        """What the base model reads, newlines included."""
+        return len(self.with_newlines()) + 1
+
+    def with_newlines(self) -> Tensor:
+        """What the base model reads, but for the newline that ends the video: (n, D)."""
+        tokens = self.tokens.flatten(0, 1)
+        ends = newline_places(len(self.tokens), self.side, self.newline_position)
+        places = torch.arange(len(tokens), device=tokens.device)
+        return insert_newlines(tokens, places, self.newline, ends)[:-1]
 
 
 @dataclass(frozen=True)
@@ -50,16 +76,16 @@ class ReducedVideo:
     """What the language model reads of a video.
 
     Attributes:
-        tokens: (n, D), without the newline that follows the whole video.
-        places: (n,), the tokens' places in the unreduced video, where the method keeps its position ids; else None,
-            and positions are counted anew.
-        num_places: F * P, the places of the unreduced video; None with `places`.
+        tokens: (n, D), with the newlines between them, but without the one that ends the video.
+        places: (n,), their places in the unreduced video, where the method keeps its position ids; else None, and
+            positions are counted anew.
+        end: place of the newline that ends the video; None with `places`.
         segments: of PruneVid; they say which tokens compete with each other inside the model.
     """
 
     tokens: Tensor
     places: Tensor | None = None
-    num_places: int | None = None
+    end: int | None = None
     segments: Sequence[Segment] = ()
 
 
@@ -82,10 +108,12 @@ class Baseline:
 
     Attributes:
         name: by which it is built.
+        newline_positions: of the base models that it is defined for.
         retention_ratio: above 0 up to 1; each method says of what it is the share.
     """
 
     name: ClassVar[str]
+    newline_positions: ClassVar[tuple[str, ...]] = ("one_token",)
 
     retention_ratio: float
 
@@ -95,7 +123,7 @@ class Baseline:
 
     def reduce(self, video: EncodedVideo) -> ReducedVideo:
         """What the language model reads."""
-        return ReducedVideo(video.tokens.flatten(0, 1))
+        return ReducedVideo(video.with_newlines())
 
     @property
     def works_inside(self) -> bool:
@@ -107,7 +135,10 @@ class Baseline:
         return None
 
     def num_video_tokens(self, num_frames: int, tokens_per_frame: int) -> int:
-        """How many tokens the language model's first layer reads; the most where it depends on the video."""
+        """How many tokens the language model's first layer reads; the most where it depends on the video.
+
+        As the paper counts them: without newlines.
+        """
         return num_frames * tokens_per_frame
 
     def tokens_per_layer(self, num_tokens: int, num_layers: int) -> list[int]:

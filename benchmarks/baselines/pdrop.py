@@ -1,8 +1,9 @@
 """PyramidDrop (arXiv 2410.17247, CVPR 2025): video tokens are dropped in stages, by what the last token looks at.
 
 Program: `Cooperx521/PyramidDrop` 6444f30, `pdrop_forward` (LLaVA-1.5 and NeXT). The tables' settings are published
-nowhere: layers 2, 7 and 14, half of the tokens each time, give their FLOPs. The newline is a candidate. After each
-stage positions are counted anew. The program does not repeat keys for grouped heads; Qwen2 needs it.
+nowhere: layers 2, 7 and 14, half of the tokens each time, give their FLOPs. The newline is a candidate, and so are
+LLaVA-Video's, by our reading: the program takes all features of a video. After each stage positions are counted anew.
+The program does not repeat keys for grouped heads; Qwen2 needs it.
 """
 
 from collections.abc import Sequence
@@ -67,6 +68,7 @@ class PDrop(Baseline):
     """
 
     name: ClassVar[str] = "pdrop"
+    newline_positions: ClassVar[tuple[str, ...]] = ("one_token", "grid")
 
     retention_ratio: float = 1 / 8
     layers: tuple[int, ...] = (2, 7, 14)

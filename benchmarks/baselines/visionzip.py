@@ -99,6 +99,7 @@ class VisionZip(Baseline):
     """
 
     name: ClassVar[str] = "visionzip"
+    newline_positions: ClassVar[tuple[str, ...]] = ("one_token", "grid")
 
     retention_ratio: float = 0.10
     tokens_per_frame: int | None = None
@@ -118,7 +119,10 @@ class VisionZip(Baseline):
 
     def reduce(self, video: EncodedVideo) -> ReducedVideo:
         kept = self.kept_of_frame(video.tokens.shape[1])
-        tokens, _ = visionzip(video.tokens, video.attention, video.keys, kept)
+        tokens, places = visionzip(video.tokens, video.attention, video.keys, kept)
+        if video.newline_position == "grid":
+            places = visionzip_places_in_grid(video.attention, places, kept)
+            return ReducedVideo(insert_row_newlines(tokens, places, video.newline, video.side)[:-1])
         return ReducedVideo(tokens.flatten(0, 1))
 
     def num_video_tokens(self, num_frames: int, tokens_per_frame: int) -> int:

@@ -71,11 +71,11 @@ def _other(run: Run) -> str:
 
 
 def commands(name: str, output: str, num_processes: int) -> list[str]:
-    """The command of each row of a table, for a shell."""
+    """The command of each row of a table that can be run, for a shell."""
     checkpoint = TABLES[name].checkpoint
     base = {"pretrained": checkpoint.name, "max_frames_num": checkpoint.num_frames, **checkpoint.arguments}
     lines = []
-    for row in TABLES[name].rows:
+    for row in [row for row in TABLES[name].rows if row.model]:
         arguments = ",".join(f"{key}={value}" for key, value in {**base, **row.arguments}.items())
         lines.append(
             # By the first word lmms-eval finds the answers of a run that was stopped, in the folder of --use_cache.

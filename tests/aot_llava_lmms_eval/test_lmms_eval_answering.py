@@ -64,11 +64,36 @@ def test_prompt_and_frames_are_those_asked_for(conversations, monkeypatch):
     assert torch.equal(seen["input_ids"], model.processor.tokenizer(text, return_tensors="pt").input_ids)
 
 
+@pytest.mark.parametrize("method", [AOT, "visionzip", "fastvid", "fastv", "pdrop"])
+def test_llava_video(method, conversations, monkeypatch):
+    """Average pooling, newlines after each row, the sentence about the times: as its checkpoints have them."""
+    layers = {"fastv": {"layer": 1}, "pdrop": {"layers": (1, 2)}}.get(method, {})
+    model = answerer(
+        method,
+        mm_spatial_pool_mode="average",
+        mm_newline_position="grid",
+        frame_sampling="llava_vid",
+        add_time_instruction=True,
+        retention_ratio=0.5,
+        **layers,
+    )
+    seen = {}
+    generate = model._generate
+    monkeypatch.setattr(model, "_generate", lambda **inputs: (seen.update(inputs), generate(**inputs))[1])
+    together = model.answer([conversations[0], conversations[2]], OPTIONS)
+    assert together == [model.answer([conversations[row]], OPTIONS)[0] for row in (0, 2)]
+    side = model.model.config.pooled_grid_size
+    video = model.processor.video_token * (4 * side * (side + 1))
+    prompt = model.processor.decode(seen["input_ids"][0])
+    assert f"{video}\nThe video lasts for 8.00 seconds, and 4 frames are uniformly sampled from it." in prompt
+
+
 def test_settings_are_checked_before_weights_are_read(tmp_path):
     (tmp_path / "config.json").write_text((MINI_CHECKPOINT / "config.json").read_text())
     for method, arguments, complaint in (
         (AOT, {"num_clips": 0}, "`num_clips` is 0, but it must be an integer from 1"),
         ("dycoke", {"retention_ratio": 0.1}, "retention_ratio is 0.1, but DyCoke keeps every fourth frame whole"),
+        ("holitom", {"mm_newline_position": "grid"}, "holitom is not defined for a model with 'grid' newlines"),
     ):
         with pytest.raises(ValueError, match=complaint):
             answerer(method, pretrained=str(tmp_path), **arguments)

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+from greedy_by_hand import NEW_TOKENS, greedy_by_hand
 from random_checkpoint import random_model
 from small_model import SMALL
 from transformers import LlavaOnevisionForConditionalGeneration, SiglipVisionConfig, SiglipVisionModel
@@ -13,7 +14,6 @@ from benchmarks.baselines.encoding import encode_video
 from benchmarks.baselines.generation import with_language_model
 
 NUM_FRAMES = 8
-NEW_TOKENS = 6
 
 # As deep as the small model's four layers allow.
 SETTINGS = {
@@ -56,20 +56,6 @@ def answers(model, baseline, inputs, **options):
     output = generator.generate(**inputs, max_new_tokens=NEW_TOKENS, do_sample=False, eos_token_id=None, **options)
     assert torch.equal(output[:, : inputs["input_ids"].shape[1]], inputs["input_ids"])
     return output[:, inputs["input_ids"].shape[1] :]
-
-
-def greedy_by_hand(model, embeds, positions):
-    """Decodes without a cache and without `generate`."""
-    written = []
-    for _ in range(NEW_TOKENS):
-        # Without a mask, gaps between positions would be taken for borders between packed prompts.
-        mask = torch.ones_like(positions)
-        output = model(inputs_embeds=embeds, attention_mask=mask, position_ids=positions, use_cache=False)
-        logits = output.logits[0, -1]
-        written.append(int(logits.argmax()))
-        embeds = torch.cat([embeds, model.get_input_embeddings()(torch.tensor([written[-1:]]))], dim=1)
-        positions = torch.cat([positions, positions[:, -1:] + 1], dim=1)
-    return written
 
 
 @torch.inference_mode()

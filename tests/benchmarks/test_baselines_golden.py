@@ -6,9 +6,11 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from benchmarks.baselines import build_baseline
 from benchmarks.baselines.dycoke import dycoke
 from benchmarks.baselines.fastvid import fastvid, fastvid_llava_video, segment_lengths
 from benchmarks.baselines.holitom import best_windows, holitom
+from benchmarks.baselines.interface import EncodedVideo
 from benchmarks.baselines.prunevid import most_attended, prunevid, refine_labels, token_sets
 from benchmarks.baselines.visionzip import (
     contextual_targets,
@@ -83,6 +85,24 @@ def test_fastvid_for_llava_video(percent):
     )
     assert torch.equal(places, data[f"positions_{percent}"])
     assert_tokens(tokens, data[f"tokens_{percent}"])
+
+
+def test_visionzip_for_llava_video_as_generate_reads_it(zip_files):
+    data = zip_files
+    tokens, attention = data["pooled_features"], data["pooled_attention"]
+    video = EncodedVideo(tokens, attention, data["pooled_keys"], tokens, attention, data["newline"], "grid")
+    reduced = build_baseline("visionzip", tokens_per_frame=20).reduce(video)
+    assert_tokens(torch.cat([reduced.tokens, data["newline"].view(1, -1)]), data["grid_tokens_20"])
+
+
+@pytest.mark.parametrize("percent", [10, 25])
+def test_fastvid_for_llava_video_as_generate_reads_it(percent):
+    data = golden("fastvid-video-a")
+    tokens, attention = data["tokens_pooled"], data["pooled_attention"]
+    video = EncodedVideo(tokens, attention, tokens, data["global_features"], attention, data["newline"], "grid")
+    reduced = build_baseline("fastvid", retention_ratio=percent / 100).reduce(video)
+    assert [*reduced.places.tolist(), reduced.end] == data[f"positions_{percent}"].tolist()
+    assert_tokens(reduced.tokens, data[f"tokens_{percent}"][:-1])
 
 
 @pytest.mark.parametrize(

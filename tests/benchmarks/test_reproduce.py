@@ -120,7 +120,9 @@ def test_list_among_the_arguments(tmp_path):
 @pytest.mark.parametrize("name", TABLES)
 def test_every_command_is_the_row_that_it_is_printed_for(name, tmp_path, capsys):
     lines = commands(name, "results", 8)
-    assert len(lines) == len(TABLES[name].rows)
+    # DyCoke is not defined for LLaVA-Video's newlines.
+    assert [row.title for row in TABLES[name].rows if not row.model] == (["DyCoke, 25%"] if name == "2" else [])
+    assert len(lines) == sum(row.model is not None for row in TABLES[name].rows)
     for number, line in enumerate(lines):
         words = shlex.split(line)
         model, arguments = (words[words.index(option) + 1] for option in ("--model", "--model_args"))
@@ -130,13 +132,13 @@ def test_every_command_is_the_row_that_it_is_printed_for(name, tmp_path, capsys)
     printed = capsys.readouterr().out
     assert "Other runs" not in printed
     found = [line.split(" | ")[3].split(" / ")[0] for line in printed.splitlines() if line.count(" | ") == 5][1:]
-    assert found == [f"{90 + number / 10:.1f}" for number in range(len(lines))]
+    assert [figure for figure in found if figure != "-"] == [f"{90 + n / 10:.1f}" for n in range(len(lines))]
 
 
 def test_every_row_can_be_built():
     """Models and arguments of the rows are those of the package."""
     for table in TABLES.values():
-        for row in table.rows:
+        for row in filter(lambda row: row.model, table.rows):
             method = row.model.removeprefix("aot_llava").removeprefix("_") or AOT
             given = {"pretrained": table.checkpoint.name, **table.checkpoint.arguments, **row.arguments}
             _, settings = split_arguments(row.model, given, settings_of(method))

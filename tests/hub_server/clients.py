@@ -26,6 +26,7 @@ def environment(server: HubServer, home: Path) -> dict[str, str]:
 def use_in_this_process(server: HubServer, monkeypatch) -> None:
     """Makes this server the Hub of the huggingface_hub that is imported here, until the test is over."""
     from huggingface_hub import close_session, constants, hf_api
+    from transformers.utils import hub as hub_of_transformers
 
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.setenv(name, LOOPBACK)
@@ -34,6 +35,8 @@ def use_in_this_process(server: HubServer, monkeypatch) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     monkeypatch.setattr(hf_api.api, "endpoint", server.endpoint)
+    # transformers makes its own once, for the Hub of that moment.
+    monkeypatch.setattr(hub_of_transformers, "_hf_api", None, raising=False)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
