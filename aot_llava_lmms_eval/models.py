@@ -49,7 +49,7 @@ class AOTModel(lmms):
         )
         self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes
         self._answerer = Answerer(self.method, harness, settings, self._device_map(harness))
-        self._harness = harness
+        self._device, self._harness = self._answerer.model.device, harness
 
     def _device_map(self, harness: HarnessArguments) -> Any:
         if self._world_size == 1:
@@ -65,7 +65,12 @@ class AOTModel(lmms):
     @property
     def device(self):
         """Where the model is, or its first layers."""
-        return self._answerer.model.device
+        return self._device
+
+    def clean(self) -> None:
+        """Frees the model's memory: lmms-eval may have a judge to load before it scores."""
+        del self._answerer
+        super().clean()
 
     @property
     def batch_size(self) -> int:
@@ -139,8 +144,9 @@ class AOTChatModel(AOTModel):
 
     def _conversation(self, request: Instance) -> Conversation:
         context, doc_to_messages, _, doc_id, task_name, split = request.args
-        task, doc = doc_to_messages.__self__, self.task_dict[task_name][split][doc_id]
-        if callable(task.config.doc_to_messages):
+        doc = self.task_dict[task_name][split][doc_id]
+        task = getattr(doc_to_messages, "__self__", None)  # lmms-eval's agentic loop has a function of its own
+        if task is None or callable(task.config.doc_to_messages):
             return conversations.of_messages(doc_to_messages(doc))
         # Messages that lmms-eval makes of text and visuals call a webm audio, and one path many of one letter.
         return self._of_text(context, task, doc)

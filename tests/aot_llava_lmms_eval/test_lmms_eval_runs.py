@@ -181,6 +181,29 @@ def test_messages_that_a_task_writes(local_task, prompts_of_runs):
     assert asked.videos == [local_task.docs[0]["video"]]
 
 
+def test_one_request_is_answered_at_once_and_may_have_messages_of_no_task(local_task):
+    """As lmms-eval's agentic loop asks."""
+    from lmms_eval.api.instance import Instance
+
+    from aot_llava_lmms_eval import models
+
+    model = models.aot_chat.create_from_arg_string(RUNS["aot"][1])
+    model.task_dict = {TASK: {"test": local_task.docs}}
+    content = [{"type": "video", "url": local_task.docs[0]["video"]}, {"type": "text", "text": "What moves?"}]
+    request = Instance(
+        request_type="generate_until",
+        arguments=("", lambda doc: [{"role": "user", "content": content}], {"max_new_tokens": 2}, 0, TASK, "test"),
+        idx=0,
+        metadata={"task": TASK, "doc_id": 0, "repeats": 1},
+    )
+    (answer,) = model.generate_until([request])
+    assert answer.text
+    assert 0 < answer.token_counts.output_tokens <= 2
+    model.clean()
+    assert model.device.type == "cpu"
+    assert not hasattr(model, "_answerer")
+
+
 def test_wrong_argument_names_the_right_ones(local_task, monkeypatch):
     monkeypatch.chdir(local_task.folder)
     with pytest.raises(ValueError, match="aot_llava has no argument 'retention_rate'; did you mean 'retention_ratio'"):
