@@ -53,8 +53,8 @@ def parse_options(arguments: list[str] | None, prog: str) -> argparse.Namespace:
             options.model = _checkpoint(str(MINI_CHECKPOINT))
         except argparse.ArgumentTypeError:
             parser.error(
-                f"the mini checkpoint is not in {MINI_CHECKPOINT}. Make it with `python -m mini_checkpoint.training`, or "
-                "name the folder of another one with --model"
+                f"the mini checkpoint is not in {MINI_CHECKPOINT}. Make it with `python -m mini_checkpoint.training`, "
+                "or name the folder of another one with --model"
             )
     return options
 

@@ -59,7 +59,7 @@ def test_it_answers_from_all_tokens(right):
     "setting", [AOT, LIGHTER, BEST], ids=["defaults", "lighter merging along time", "local, cosine"]
 )
 def test_a_tenth_of_the_tokens_keeps_95_percent_of_the_right_answers(right, setting):
-    """AOT's defaults, all but one weight, the best of `mini_checkpoint.accuracy`: 97.6, 99.8 and 101.3 % on these clips."""
+    """Defaults, all but one weight, the best of `mini_checkpoint.accuracy`: 97.6, 99.8 and 101.3 % on these clips."""
     right, _ = right
     assert right[setting.name] >= 0.95 * right[FULL.name]
 
