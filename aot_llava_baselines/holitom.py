@@ -84,11 +84,14 @@ def holitom(
 
 
 def merge_static(tokens: Tensor, ratio: float, beta: float) -> Tensor:
-    """Density peaks, by place, each mixed with the mean of the tokens nearest to it: (n, D) -> (round(n ratio), D)."""
+    """Density peaks, by place, each mixed with the mean of the tokens nearest to it: (n, D) -> (round(n ratio), D).
+
+    As in the program, a density looks at no more neighbours than there are centres.
+    """
     count = round(len(tokens) * ratio)
     if count == 0:
         return tokens[:0]
-    centres = greatest(density_peak_scores(tokens, min(NUM_NEIGHBOURS, len(tokens))), count).sort().values
+    centres = greatest(density_peak_scores(tokens, min(NUM_NEIGHBOURS, count)), count).sort().values
     nearest = distances_between(tokens, tokens[centres]).argmin(-1)
     members = torch.nn.functional.one_hot(nearest, count).to(tokens)
     members[centres] = 0

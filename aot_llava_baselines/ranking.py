@@ -26,6 +26,8 @@ def density_peak_scores(points: Tensor, num_neighbours: int) -> Tensor:
     Returns:
         (..., N), float32.
     """
+    if points.shape[-2] == 0:
+        return points[..., 0].float()
     distances = distances_between(points, points)
     nearest = distances.square().sort(dim=-1).values[..., :num_neighbours]
     density = (-nearest.mean(-1)).exp()
