@@ -23,10 +23,11 @@ from .interface import Baseline
 from .pdrop import PDrop
 from .pooling_head import PoolingHead
 from .prunevid import PruneVid
+from .vidcom2 import VidCom2
 from .visionzip import VisionZip
 
 BASELINES: dict[str, type[Baseline]] = {
-    method.name: method for method in (FastV, PDrop, DyCoke, VisionZip, PruneVid, FastVID, HoliTom)
+    method.name: method for method in (FastV, PDrop, DyCoke, VisionZip, PruneVid, FastVID, HoliTom, VidCom2)
 }
 
 

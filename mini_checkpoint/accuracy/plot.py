@@ -33,6 +33,7 @@ STYLES = {
     "FastVID": ("#D55E00", "X"),
     "PruneVid in the model too": ("#009E73", "<"),
     "HoliTom": ("#CC79A7", "s"),
+    "VidCom2": ("#0072B2", ">"),
     "DyCoke": ("#56B4E9", "D"),
     "FastV": ("#F0E442", "P"),
     "PDrop": ("#999999", "h"),

@@ -10,7 +10,7 @@ UNIFORM_SUBSAMPLING = "uniform subsampling"
 AVERAGE_POOLING = "average pooling"
 RANDOM_TOKENS = "random tokens"
 # Methods of Table 1 by their names in `aot_llava_baselines`; INSIDE are those that work in the language model.
-BASELINES = ("visionzip", "fastvid", "prunevid", "holitom", "dycoke", "fastv", "pdrop")
+BASELINES = ("visionzip", "fastvid", "prunevid", "holitom", "vidcom2", "dycoke", "fastv", "pdrop")
 INSIDE = ("fastv", "pdrop")
 
 NUM_FRAMES = 16
@@ -111,6 +111,7 @@ GROUPS: dict[str, list[Setting]] = {
         *(Setting("PruneVid", "prunevid", ratio) for ratio in RATIOS),
         *(Setting("FastVID, no pooling head", "fastvid", ratio) for ratio in RATIOS),
         *(Setting("HoliTom", "holitom", ratio) for ratio in RATIOS),
+        *(Setting("VidCom2", "vidcom2", ratio) for ratio in RATIOS),
         Setting("DyCoke", "dycoke", 0.25),
     ],
     # Layers of a model of 6, where the paper's has 28.

@@ -185,6 +185,34 @@ def _clusters(tokens, ratio):
     return [torch.stack(of_centre).mean(0) for of_centre in members]
 
 
+def vidcom2(tokens, ratio, exact):
+    """Kept places, (frame, place)."""
+    frames, places, width = tokens.shape
+    flat = tokens.reshape(-1, width)
+    variance = [float(((flat[:, c] - flat[:, c].mean()) ** 2).mean()) for c in range(width)]
+    quiet = sorted(sorted(range(width), key=lambda c: (variance[c], c))[: width // 2])
+    units = [[token[quiet] / token[quiet].norm() for token in frame] for frame in tokens]
+    video = sum(unit for frame in units for unit in frame) / (frames * places)
+
+    def kernel(a, b):
+        return sum(math.exp(-float(((a - b) ** 2).sum()) / (2 * width)) for width in (1 / 8, 1 / 4, 1 / 2, 1, 2))
+
+    ordinary = [sum(kernel(unit, video) for unit in frame) / places for frame in units]
+    powers = [math.exp((min(ordinary) - value) / 0.01) for value in ordinary]
+    scores, kept = {}, []
+    for f, frame in enumerate(units):
+        share = min(ratio * (1 + powers[f] / sum(powers) - 1 / frames), 1)
+        own = sum(frame) / places
+        of_frame = [kernel(unit, video) + kernel(unit, own) for unit in frame]
+        scores.update({(f, p): score for p, score in enumerate(of_frame)})
+        kept += [(f, p) for p in first_greatest([-s for s in of_frame], max(1, round(share * places)))]
+    if exact:
+        kept = sorted(scores, key=lambda place: (place not in kept, scores[place], place))[
+            : max(frames, math.floor(frames * places * (1.0 - (1 - ratio))))
+        ]
+    return sorted(kept)
+
+
 def holitom(tokens, attention, ratio, threshold, beta):
     frames, places = tokens.shape[:2]
     similar = [[cosine(tokens[t, p], tokens[t + 1, p]) > threshold for p in range(places)] for t in range(frames - 1)]

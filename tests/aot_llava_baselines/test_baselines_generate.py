@@ -26,8 +26,9 @@ SETTINGS = {
     "prunevid in the model": {"retention_ratio": 0.5, "layer": 1, "alpha": 0.4},
     "fastvid": {"retention_ratio": 0.4, "num_segments": 3},
     "holitom": {"retention_ratio": 0.25},
+    "vidcom2": {"retention_ratio": 0.25},
 }
-BEFORE_THE_MODEL = ["dycoke", "visionzip", "prunevid", "fastvid", "holitom"]
+BEFORE_THE_MODEL = ["dycoke", "visionzip", "prunevid", "fastvid", "holitom", "vidcom2"]
 
 
 def method(name):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from aot_llava_baselines.fastvid import fastvid, fastvid_llava_video
 from aot_llava_baselines.holitom import best_windows, holitom
 from aot_llava_baselines.prunevid import prunevid, token_sets
+from aot_llava_baselines.vidcom2 import vidcom2
 from aot_llava_baselines.visionzip import visionzip
 
 
@@ -89,6 +90,14 @@ def test_holitom(video, ratio, threshold):
         tokens, attention, windows, saved, retention_ratio=ratio, similarity_threshold=threshold, beta=0.6
     )
     assert_same(actual, naive.holitom(tokens, attention, ratio, threshold, 0.6))
+
+
+@settings(max_examples=60)
+@given(small_videos(num_places=(1, *range(3, 21))), RATIOS, st.booleans())  # two are as far from their mean
+def test_vidcom2(video, ratio, exact):
+    tokens, _ = video
+    actual = vidcom2(tokens, ratio, exact).nonzero().tolist()
+    assert [tuple(place) for place in actual] == naive.vidcom2(tokens, ratio, exact)
 
 
 @pytest.mark.parametrize("places", [1, 4, 9, 16])

@@ -129,7 +129,10 @@ def mini():
 
 def test_the_mini_answers_with_every_method(mini):
     names = [
-        *(f"{method}, 25 %" for method in ("VisionZip", "PruneVid", "FastVID, no pooling head", "HoliTom", "DyCoke")),
+        *(
+            f"{method}, 25 %"
+            for method in ("VisionZip", "PruneVid", "FastVID, no pooling head", "HoliTom", "VidCom2", "DyCoke")
+        ),
         *("FastV, scaled: K = 1, 20 % kept", "PDrop, scaled: layers 1, 2, 3, halves"),
         "PruneVid in the model too, scaled: layer 2, 25 %",
     ]

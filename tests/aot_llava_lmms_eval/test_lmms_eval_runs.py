@@ -26,6 +26,7 @@ METHOD_SETTINGS = {
     "prunevid": ("retention_ratio=0.15,alpha=0.4,layer=2", {"retention_ratio": 0.15, "alpha": 0.4, "layer": 2}),
     "fastvid": ("retention_ratio=0.2", {"retention_ratio": 0.2}),
     "holitom": ("retention_ratio=0.15", {"retention_ratio": 0.15}),
+    "vidcom2": ("retention_ratio=0.15,exact_count=True", {"retention_ratio": 0.15, "exact_count": True}),
 }
 AOT_SETTINGS = {
     "aot": ("retention_ratio=0.1", {"retention_ratio": 0.1}),
