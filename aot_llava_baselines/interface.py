@@ -11,6 +11,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from transformers import LlavaOnevisionConfig
 
 from modeling_aot_llava.spatiotemporal_pruning import insert_newlines
 from modeling_aot_llava.token_budget import newline_places
@@ -121,6 +122,9 @@ class Baseline:
         """Checks the settings; raises ValueError."""
         check_share("retention_ratio", self.retention_ratio)
 
+    def check_model(self, config: LlavaOnevisionConfig) -> None:
+        """Raises ValueError where a model of this config lacks a layer that the method works at."""
+
     def reduce(self, video: EncodedVideo) -> ReducedVideo:
         """What the language model reads."""
         return ReducedVideo(video.with_newlines())
@@ -156,6 +160,12 @@ def check_count(name: str, value: int, least: int = 1) -> None:
     """Raises ValueError unless it is an integer from `least`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ValueError(f"{name} is {value!r}, but must be an integer from {least}.")
+
+
+def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    """Raises ValueError unless it is one of the choices."""
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}, but must be one of {', '.join(choices)}.")
 
 
 def take_rows(values: Tensor, rows: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """VidCom2 (arXiv 2505.14454, EMNLP 2025): the tokens least like their frame and the video; unlike frames keep more.
 
 Program: `xuyang-liu16/VidCom2` 944a17d, `token_compressor/vidcom2/vidcom2.py`, for LLaVA-OneVision and LLaVA-Video.
-Its paper scores by cosines over all channels, the program by Gaussian kernels over the quieter half of them: here it is
-the program. Its counts are not steered; vLLM's variant (0.32, `multimodal/video_prune/vidcom2.py`) is exact. On
+Its paper scores by cosines over all channels, the program by Gaussian kernels over the quieter half of them: here it
+is the program. Its counts are not steered; vLLM's variant (0.32, `multimodal/video_prune/vidcom2.py`) is exact. On
 LLaVA-Video all newlines of a frame follow its tokens together.
 
 The program scores in the model's dtype; here in float32, where few scores are equal.

@@ -2,7 +2,7 @@
 
 AOT = "aot"
 # Those of `aot_llava_baselines`; written down, so that lmms-eval starts without importing them.
-METHODS = ("fastv", "pdrop", "dycoke", "visionzip", "prunevid", "fastvid", "holitom", "vidcom2")
+METHODS = ("fastv", "pdrop", "dycoke", "visionzip", "prunevid", "fastvid", "holitom", "vidcom2", "flashvid")
 
 
 def model_id(method: str) -> str:

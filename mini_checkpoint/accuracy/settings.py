@@ -10,7 +10,7 @@ UNIFORM_SUBSAMPLING = "uniform subsampling"
 AVERAGE_POOLING = "average pooling"
 RANDOM_TOKENS = "random tokens"
 # Methods of Table 1 by their names in `aot_llava_baselines`; INSIDE are those that work in the language model.
-BASELINES = ("visionzip", "fastvid", "prunevid", "holitom", "vidcom2", "dycoke", "fastv", "pdrop")
+BASELINES = ("visionzip", "fastvid", "prunevid", "holitom", "vidcom2", "flashvid", "dycoke", "fastv", "pdrop")
 INSIDE = ("fastv", "pdrop")
 
 NUM_FRAMES = 16
@@ -91,6 +91,10 @@ LOCAL_COSINE = {
 FASTV_RATIO = 0.426
 PDROP_RATIO = 0.454
 PDROP_FIELDS = {"retention_ratio": 1 / 8, "layers": (1, 2, 3)}
+# As many tokens before the model as the others have, and no second cut.
+FLASHVID_BEFORE = {"expansion": 1.0, "inner_ratio": 1.0}
+# As the program, with its layer 20 of 28; the second share follows from the mean over the layers.
+FLASHVID_INSIDE = {"layer": 4, "inner_ratio": 0.4}
 
 GROUPS: dict[str, list[Setting]] = {
     "Accuracy against retention": [
@@ -112,6 +116,11 @@ GROUPS: dict[str, list[Setting]] = {
         *(Setting("FastVID, no pooling head", "fastvid", ratio) for ratio in RATIOS),
         *(Setting("HoliTom", "holitom", ratio) for ratio in RATIOS),
         *(Setting("VidCom2", "vidcom2", ratio) for ratio in RATIOS),
+        *(Setting("FlashVID, before the model", "flashvid", ratio, fields=FLASHVID_BEFORE) for ratio in RATIOS),
+        *(
+            Setting("FlashVID with true means", "flashvid", ratio, fields={**FLASHVID_BEFORE, "merging": "mean"})
+            for ratio in RATIOS
+        ),
         Setting("DyCoke", "dycoke", 0.25),
     ],
     # Layers of a model of 6, where the paper's has 28.
@@ -122,6 +131,11 @@ GROUPS: dict[str, list[Setting]] = {
         Setting("PDrop, scaled: layers 1, 2, 3, halves", "pdrop", PDROP_RATIO, fields=PDROP_FIELDS),
         Setting("AOT", AOT, PDROP_RATIO),
         Setting("AOT", AOT, 0.25),
+        *(
+            Setting("FlashVID in the model too, scaled: K = 4", "flashvid", ratio, fields=FLASHVID_INSIDE)
+            for ratio in (0.25, 0.10)
+        ),
+        Setting("AOT", AOT, 0.10),
         Setting("PruneVid in the model too, scaled: layer 2", "prunevid", 0.25, fields={"alpha": 0.4, "layer": 2}),
     ],
     # Tables 4, 5 and 8. "No merging" of Table 4 is "w/o OT" of Table 5.

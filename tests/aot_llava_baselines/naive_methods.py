@@ -185,6 +185,112 @@ def _clusters(tokens, ratio):
     return [torch.stack(of_centre).mean(0) for of_centre in members]
 
 
+def flashvid_segments(tokens, threshold, least):
+    means = [frame.mean(0) for frame in tokens]
+    similarity = [cosine(a, b) for a, b in zip(means, means[1:])]
+    cuts = [t for t, value in enumerate(similarity) if value < threshold]
+    while len(cuts) + 1 < least and len(cuts) < len(similarity):
+        cuts.append(min((t for t in range(len(similarity)) if t not in cuts), key=lambda t: (similarity[t], t)))
+    borders = [0, *(cut + 1 for cut in sorted(cuts)), len(tokens)]
+    return [end - start for start, end in zip(borders, borders[1:])]
+
+
+def flashvid(tokens, attention, segments, budget, num_chosen, threshold, merging):
+    """(place, token) of each kept token."""
+    places = tokens.shape[1]
+    result, first = [], 0
+    for length in segments:
+        frames = tokens[first : first + length]
+        mean = frames.reshape(-1, tokens.shape[-1]).mean(0)
+        chosen = [
+            _distinct(frame, [1e6 * float(a) * float(x @ mean) for a, x in zip(of_frame, frame)], num_chosen)
+            for frame, of_frame in zip(frames, attention[first : first + length])
+        ]
+        for t in range(length):
+            result += [((first + t) * places + p, 0, frames[t][p]) for p in chosen[t]]
+        merged_count = budget - num_chosen
+        if merged_count and threshold < 1:
+            roots = (
+                {0: list(enumerate(frames[0]))} if length == 1 else _trees(frames, chosen, budget, threshold, merging)
+            )
+            share = merged_count * length / sum(map(len, roots.values()))
+            for t, of_frame in roots.items():
+                count = math.ceil(len(of_frame) * share)
+                if share < 1 and count:
+                    of_frame = _strict_clusters(of_frame, count)
+                result += [((first + t) * places + p, 1, token) for p, token in of_frame]
+        first += length
+    return [(place, token) for place, _, token in sorted(result, key=lambda kept: kept[:2])]
+
+
+def _distinct(frame, weights, count):
+    distance = [[(1 - cosine(a, b)) * weights[j] for j, b in enumerate(frame)] for a in frame]
+    chosen = []
+    for _ in range(count):
+        rows = chosen or range(len(frame))
+
+        def far(j, rows=rows):
+            column = sorted(distance[i][j] for i in rows)
+            return column[min(1, len(column) - 1)] if not chosen else column[0]
+
+        chosen.append(max((j for j in range(len(frame)) if j not in chosen), key=lambda j: (far(j), -j)))
+    return sorted(chosen)
+
+
+def _trees(frames, chosen, budget, threshold, merging):
+    length, places = frames.shape[:2]
+    parent, similarity = {}, {}
+    for t in range(1, length):
+        for p in range(places):
+            if p not in chosen[t]:
+                candidates = [q for q in range(places) if q not in chosen[t - 1]]
+                values = [cosine(frames[t][p], frames[t - 1][q]) for q in candidates]
+                best = first_greatest(values, 1)[0]
+                parent[t, p], similarity[t, p] = (t - 1, candidates[best]), values[best]
+    most = length * places - budget * length
+    if sum(value > threshold for value in similarity.values()) > most:
+        others = [-1.0] * (length * places - len(similarity))
+        ranked = sorted([*similarity.values(), *others], reverse=True)
+        threshold = max(ranked[most - 1], -1 + 1e-6) if most else math.inf
+    children = {}
+    for place, value in similarity.items():
+        if value > threshold:
+            children.setdefault(parent[place], []).append(place)
+    joined = {place for of_parent in children.values() for place in of_parent}
+
+    def tree(place):
+        return [place, *(below for child in children.get(place, []) for below in tree(child))]
+
+    roots = {}
+    for t in range(length):
+        roots[t] = []
+        for p in range(places):
+            if p not in chosen[t] and (t, p) not in joined:
+                members = tree((t, p))
+                number = len(members) if merging == "mean" else 1 + len(children.get((t, p), []))
+                roots[t].append((p, sum(frames[i][j] for i, j in members) / number))
+    return roots
+
+
+def _strict_clusters(tokens, count):
+    points = [token for _, token in tokens]
+    distances = [[euclid(a, b) for b in points] for a in points]
+    neighbours = min(7, count)
+    density = [math.exp(-sum(sorted(d * d for d in row)[:neighbours]) / neighbours) for row in distances]
+    largest = max(map(max, distances))
+    scores = [
+        density[i] * min((distances[i][j] for j in range(len(points)) if density[j] > density[i]), default=largest)
+        for i in range(len(points))
+    ]
+    # Of equal scores, as where one neighbour makes all densities 1, torch's choice.
+    centres = torch.tensor(scores).topk(count).indices.tolist()
+    members = [[points[centre]] for centre in centres]
+    for place, point in enumerate(points):
+        if place not in centres:
+            members[nearest(point, [points[centre] for centre in centres], euclid)].append(point)
+    return [(tokens[centre][0], torch.stack(of_one).mean(0)) for centre, of_one in zip(centres, members)]
+
+
 def vidcom2(tokens, ratio, exact):
     """Kept places, (frame, place)."""
     frames, places, width = tokens.shape

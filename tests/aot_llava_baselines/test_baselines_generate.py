@@ -27,8 +27,10 @@ SETTINGS = {
     "fastvid": {"retention_ratio": 0.4, "num_segments": 3},
     "holitom": {"retention_ratio": 0.25},
     "vidcom2": {"retention_ratio": 0.25},
+    "flashvid": {"retention_ratio": 0.25, "inner_ratio": 1.0},
+    "flashvid in the model": {"retention_ratio": 0.25, "merging": "mean", "layer": 2, "inner_ratio": 0.4},
 }
-BEFORE_THE_MODEL = ["dycoke", "visionzip", "prunevid", "fastvid", "holitom", "vidcom2"]
+BEFORE_THE_MODEL = ["dycoke", "visionzip", "prunevid", "fastvid", "holitom", "vidcom2", "flashvid"]
 
 
 def method(name):
@@ -162,7 +164,9 @@ def test_rows_are_answered_as_alone_and_the_model_stays_as_it_was(name, four_lay
     assert torch.equal(before, after)
 
 
-@pytest.mark.parametrize("name", ["fastv", "pdrop", "prunevid in the model", "dycoke decoding"])
+@pytest.mark.parametrize(
+    "name", ["fastv", "pdrop", "prunevid in the model", "dycoke decoding", "flashvid in the model"]
+)
 def test_grouped_heads_are_repeated_keys(name, four_layers, inputs):
     """A model with as many key heads as query heads, whose key heads are copies, answers the same."""
     ungrouped = random_model(
@@ -185,7 +189,7 @@ def test_grouped_heads_are_repeated_keys(name, four_layers, inputs):
 @pytest.mark.parametrize(
     # The newline beside them: PDrop may drop it. PruneVid rounds down in each set.
     ("name", "least"),
-    [("fastv", 1), ("pdrop", 0), ("prunevid in the model", 1 - 2 * NUM_FRAMES)],
+    [("fastv", 1), ("flashvid in the model", 1), ("pdrop", 0), ("prunevid in the model", 1 - 2 * NUM_FRAMES)],
 )
 def test_layers_read_what_the_cost_model_counts(name, least, four_layers, inputs):
     batch = inputs("Tell: <video> What moves?")
@@ -244,6 +248,9 @@ def test_weights_are_shared(four_layers):
         ("pdrop", {"layers": (7, 2)}, r"layers is \(7, 2\), but must be ascending"),
         ("prunevid", {"alpha": 2}, "alpha is 2, but must be"),
         ("holitom", {"beta": "a"}, "beta is 'a', but must be"),
+        ("vidcom2", {"exact_count": 1}, "exact_count is 1, but must be True or False"),
+        ("flashvid", {"merging": "max"}, "merging is 'max', but must be one of sum, mean"),
+        ("flashvid", {"expansion": 0.5}, "expansion is 0.5, but must be a number from 1"),
     ],
 )
 def test_wrong_settings(name, settings, said):
@@ -258,9 +265,18 @@ def test_every_method_is_built_by_its_name():
         assert dataclasses.replace(built) == built
 
 
-def test_a_layer_that_is_not_there(four_layers, inputs):
-    with pytest.raises(ValueError, match="layer is 4, but the language model has 4 layers"):
-        answers(four_layers, build_baseline("fastv", layer=4), inputs("<video>"))
+@pytest.mark.parametrize(
+    ("name", "settings", "said"),
+    [
+        ("fastv", {"layer": 4}, "layer is 4"),
+        ("pdrop", {}, "layers is 14"),
+        ("prunevid", {"alpha": 0.4}, "layer is 10"),
+        ("flashvid", {}, "layer is 20"),
+    ],
+)
+def test_a_layer_that_is_not_there_is_refused_before_any_work(name, settings, said, four_layers):
+    with pytest.raises(ValueError, match=f"{said}, but the language model has 4 layers, counted from 0"):
+        BaselineGenerator(four_layers, build_baseline(name, **settings))
 
 
 def test_prompts_that_do_not_fit(four_layers, inputs, stock_processor):

@@ -7,6 +7,7 @@ import torch
 from safetensors import safe_open
 from transformers import DynamicCache, LlamaConfig, LlamaModel, Qwen2Config, Qwen2Model
 
+from aot_llava_baselines import build_baseline
 from aot_llava_baselines.dycoke import DyCokeDecoder
 from aot_llava_baselines.fastv import FastVDecoder
 from aot_llava_baselines.interface import PromptSpan, Segment
@@ -76,6 +77,18 @@ def test_fastv(dropped, attention):
     assert lengths == golden[f"r{dropped}_cache_lengths"].tolist()
     assert_states(hidden, golden[f"r{dropped}_hidden"])
     assert_states(decoded, golden[f"r{dropped}_decode"])
+
+
+def test_flashvid():
+    golden = Golden("flashvid-llm-a", Qwen2Config, Qwen2Model, key_heads=2)
+    layer, ratio = int(golden.numbers["pruning_layer"]), float(golden.numbers["llm_retention_ratio"])
+    method = build_baseline("flashvid", layer=layer, inner_ratio=ratio)
+    decoder = method.wrap(golden.model, golden.span, None)
+    hidden, decoded, lengths = golden.run(decoder)
+    assert torch.equal(decoder.kept, golden["kept"])
+    assert lengths == golden["cache_lengths"].tolist()
+    assert_states(hidden, golden["hidden"])
+    assert_states(decoded, golden["decode"])
 
 
 def test_pdrop():

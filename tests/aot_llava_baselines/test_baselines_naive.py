@@ -1,5 +1,7 @@
 """Methods before the model on videos so small that bounds show, against the same written token by token."""
 
+import math
+
 import naive_methods as naive
 import pytest
 import torch
@@ -7,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aot_llava_baselines.fastvid import fastvid, fastvid_llava_video
+from aot_llava_baselines.flashvid import flashvid, segment_lengths
 from aot_llava_baselines.holitom import best_windows, holitom
 from aot_llava_baselines.prunevid import prunevid, token_sets
 from aot_llava_baselines.vidcom2 import vidcom2
@@ -25,7 +28,8 @@ def small_videos(draw, most_frames=5, num_places=tuple(range(1, 21))):
     return tokens, torch.rand(frames, places, generator=generator, dtype=torch.float64)
 
 
-RATIOS = st.sampled_from([0.1, 0.25, 0.5, 0.9])
+# No share of them is half a token.
+RATIOS = st.sampled_from([0.13, 0.27, 0.51, 0.87])
 
 
 def assert_same(actual, expected):
@@ -90,6 +94,30 @@ def test_holitom(video, ratio, threshold):
         tokens, attention, windows, saved, retention_ratio=ratio, similarity_threshold=threshold, beta=0.6
     )
     assert_same(actual, naive.holitom(tokens, attention, ratio, threshold, 0.6))
+
+
+@settings(max_examples=60)
+@given(small_videos(most_frames=9), st.sampled_from([-1, 0.5, 0.9]), st.integers(1, 9))
+def test_flashvids_segments(video, threshold, least):
+    tokens, _ = video
+    segments = segment_lengths(tokens, threshold, least)
+    assert segments == naive.flashvid_segments(tokens, threshold, least)
+    assert sum(segments) == len(tokens)
+
+
+@settings(max_examples=40)
+@given(small_videos(), RATIOS, st.sampled_from([0, 0.3, 0.7, 1]), st.sampled_from([0.3, 0.8]), st.data())
+def test_flashvid(video, ratio, chosen_share, threshold, data):
+    tokens, attention = video
+    budget = math.ceil(tokens.shape[1] * ratio)
+    num_chosen = math.ceil(budget * chosen_share)
+    merging = data.draw(st.sampled_from(["sum", "mean"]))
+    segments = some_segments(data, len(tokens))
+    settings = {"budget": budget, "num_chosen": num_chosen, "merging_threshold": threshold, "merging": merging}
+    actual, places = flashvid(tokens, attention, segments, **settings)
+    expected = naive.flashvid(tokens, attention, segments, budget, num_chosen, threshold, merging)
+    assert places.tolist() == [place for place, _ in expected]
+    assert_same(actual.double(), [token for _, token in expected])
 
 
 @settings(max_examples=60)

@@ -135,6 +135,8 @@ def test_the_mini_answers_with_every_method(mini):
         ),
         *("FastV, scaled: K = 1, 20 % kept", "PDrop, scaled: layers 1, 2, 3, halves"),
         "PruneVid in the model too, scaled: layer 2, 25 %",
+        *("FlashVID, before the model, 25 %", "FlashVID with true means, 25 %"),
+        "FlashVID in the model too, scaled: K = 4, 25 %",
     ]
     scene = make_scene(0, "held_out")
     questions = ask(scene)

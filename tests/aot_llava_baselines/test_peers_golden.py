@@ -10,7 +10,9 @@ import torch
 from safetensors.torch import load_file
 
 from aot_llava_baselines import build_baseline
+from aot_llava_baselines.flashvid import choose_distinct, flashvid, segment_lengths
 from aot_llava_baselines.interface import EncodedVideo
+from aot_llava_baselines.tree_merging import merge_trees
 from aot_llava_baselines.vidcom2 import vidcom2, vidcom2_scores
 
 FOLDER = Path(__file__).parents[1] / "golden" / "baselines"
@@ -60,3 +62,64 @@ def test_vidcom2_to_an_exact_count(name, percent):
     method = build_baseline("vidcom2", retention_ratio=percent / 100, exact_count=True)
     assert torch.equal(method.reduce(encoded(data)).tokens, tokens.flatten(0, 1)[data[f"mask_{percent}"]])
     assert method.num_video_tokens(*tokens.shape[:2]) == len(data[f"mask_{percent}"])
+
+
+FLASHVID_FILES = ["flashvid-a", "flashvid-long-a", "flashvid-video-a"]
+
+
+def assert_kept(kept, data, tokens, places):
+    assert torch.equal(kept[1], data[places])
+    assert_tokens(kept[0], data[tokens])
+
+
+@pytest.mark.parametrize("name", FLASHVID_FILES)
+def test_flashvid(name):
+    data = golden(name)
+    tokens, attention = data["tokens_pooled"], data["pooled_attention"]
+    segments = segment_lengths(tokens, 0.9, 8)
+    assert segments == data["segment_sizes"].tolist()
+    for percent in PERCENTS:
+        method = build_baseline("flashvid", retention_ratio=percent / 100)
+        budget, num_chosen = method.budget(tokens.shape[1]), data[f"selected_{percent}"].shape[1]
+        chosen = choose_distinct(tokens, attention, segments, num_chosen)
+        assert torch.equal(chosen, data[f"selected_{percent}"])
+        kept = flashvid(tokens, attention, segments, budget=budget, num_chosen=num_chosen)
+        assert_kept(kept, data, f"tokens_{percent}", f"positions_{percent}")
+        assert_tokens(method.reduce(encoded(data)).tokens, data[f"tokens_{percent}"])
+        surplus = len(kept[0]) - method.num_video_tokens(*tokens.shape[:2])
+        assert 0 <= surplus <= len(tokens) - len(segments)
+
+
+@pytest.mark.parametrize("name", FLASHVID_FILES)
+def test_flashvid_grows_the_programs_trees(name):
+    data = golden(name)
+    tokens, segments = data["tokens_pooled"], data["segment_sizes"].tolist()
+    is_chosen = torch.zeros(tokens.shape[:2], dtype=torch.bool).scatter(1, data["selected_10"], True)
+    budget = build_baseline("flashvid", retention_ratio=0.1).budget(tokens.shape[1])
+    forest = merge_trees(tokens, is_chosen, segments, budget, 0.8)
+    is_tree = torch.tensor([length > 1 for length in segments for _ in range(length)])
+    roots = forest.is_root[is_tree]
+    assert roots.sum(1).tolist() == data["tree_counts_10"].tolist()
+    assert torch.equal(roots.nonzero()[:, 1], data["tree_positions_10"])
+    assert_tokens(forest.tokens[is_tree][roots], data["tree_tokens_10"])
+
+
+@pytest.mark.parametrize("name", FLASHVID_FILES)
+@pytest.mark.parametrize(
+    ("key", "frames", "settings"),
+    [
+        ("long", None, {"segment_threshold": 0.5, "num_segments": 3}),
+        ("five", 5, {}),
+        (
+            "other",
+            None,
+            {"segment_threshold": -1.0, "num_segments": 1, "expansion": 1.0, "chosen_share": 0.4}
+            | {"merging_threshold": 0.6},
+        ),
+    ],
+)
+def test_flashvid_with_other_settings(name, key, frames, settings):
+    data = golden(name)
+    data = {**data, **{name: data[name][:frames] for name in ("tokens_pooled", "pooled_attention")}}
+    reduced = build_baseline("flashvid", retention_ratio=0.1, **settings).reduce(encoded(data))
+    assert_tokens(reduced.tokens, data[f"{key}_tokens"])

@@ -26,6 +26,10 @@ METHOD_SETTINGS = {
     "prunevid": ("retention_ratio=0.15,alpha=0.4,layer=2", {"retention_ratio": 0.15, "alpha": 0.4, "layer": 2}),
     "fastvid": ("retention_ratio=0.2", {"retention_ratio": 0.2}),
     "holitom": ("retention_ratio=0.15", {"retention_ratio": 0.15}),
+    "flashvid": (
+        "retention_ratio=0.15,layer=4,inner_ratio=0.4",
+        {"retention_ratio": 0.15, "layer": 4, "inner_ratio": 0.4},
+    ),
     "vidcom2": ("retention_ratio=0.15,exact_count=True", {"retention_ratio": 0.15, "exact_count": True}),
 }
 AOT_SETTINGS = {
