@@ -1,7 +1,7 @@
-"""HoliTom (arXiv 2505.21334, NeurIPS 2025), its stage before the model; the source of the tables' protocol.
+"""HoliTom (arXiv 2505.21334, NeurIPS 2025): what stands still is told once; the source of the tables' protocol.
 
 Program: `cokeshao/HoliTom` e9b2972, `holitom/llava_arch.py`. Settings: tau 0.8, at 10 % 0.65; beta 0.6; k 7; D 0, the
-only one with which the program runs. Its merging inside the model is not here.
+only one with which the program runs. Its merging inside the model (k 18, r 0.5) is off unless `inner_ratio` is set.
 """
 
 import math
@@ -12,7 +12,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .interface import Baseline, EncodedVideo, ReducedVideo, check_share
+from .interface import EncodedVideo, ReducedVideo, check_share
+from .merging_decoder import MergesInside
 from .ranking import density_peak_scores, distances_between, greatest
 
 NUM_NEIGHBOURS = 7
@@ -101,13 +102,14 @@ def merge_static(tokens: Tensor, ratio: float, beta: float) -> Tensor:
 
 
 @dataclass(frozen=True)
-class HoliTom(Baseline):
-    """HoliTom before the model.
+class HoliTom(MergesInside):
+    """HoliTom.
 
     Attributes:
         retention_ratio: share of the video tokens; it keeps a little more.
         similarity_threshold: tau; if None, the program's: 0.65 at 10 %, else 0.8.
         beta: weight of a static token against those that it stands for.
+        layer, inner_ratio, mask: as in `MergesInside`; the stage in the model is off (0.5 in the program).
     """
 
     name: ClassVar[str] = "holitom"

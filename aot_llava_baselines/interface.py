@@ -50,6 +50,11 @@ class EncodedVideo:
         """What the base model reads, newlines included."""
         return len(self.with_newlines()) + 1
 
+    @property
+    def placeholders_per_frame(self) -> int:
+        """Tokens of a frame, with the newlines after its rows."""
+        return self.tokens.shape[1] + (self.side if self.newline_position == "grid" else 0)
+
     def with_newlines(self) -> Tensor:
         """What the base model reads, but for the newline that ends the video: (n, D)."""
         tokens = self.tokens.flatten(0, 1)
@@ -82,12 +87,14 @@ class ReducedVideo:
             positions are counted anew.
         end: place of the newline that ends the video; None with `places`.
         segments: of PruneVid; they say which tokens compete with each other inside the model.
+        tokens_per_frame: of FrameFusion, which compares the same place of all frames inside the model.
     """
 
     tokens: Tensor
     places: Tensor | None = None
     end: int | None = None
     segments: Sequence[Segment] = ()
+    tokens_per_frame: int | None = None
 
 
 @dataclass(frozen=True)
@@ -116,7 +123,7 @@ class Baseline:
     name: ClassVar[str]
     newline_positions: ClassVar[tuple[str, ...]] = ("one_token",)
 
-    retention_ratio: float
+    retention_ratio: float = 1.0
 
     def __post_init__(self):
         """Checks the settings; raises ValueError."""

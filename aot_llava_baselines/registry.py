@@ -7,6 +7,7 @@ from .dycoke import DyCoke
 from .fastv import FastV
 from .fastvid import FastVID
 from .flashvid import FlashVID
+from .framefusion import FrameFusion
 from .holitom import HoliTom
 from .interface import Baseline
 from .pdrop import PDrop
@@ -14,9 +15,11 @@ from .prunevid import PruneVid
 from .vidcom2 import VidCom2
 from .visionzip import VisionZip
 
-BASELINES: dict[str, type[Baseline]] = {
-    method.name: method for method in (FastV, PDrop, DyCoke, VisionZip, PruneVid, FastVID, HoliTom, VidCom2, FlashVID)
-}
+METHODS = (
+    *(FastV, PDrop, DyCoke, VisionZip, PruneVid, FastVID, HoliTom),
+    *(VidCom2, FlashVID, FrameFusion),
+)
+BASELINES: dict[str, type[Baseline]] = {method.name: method for method in METHODS}
 
 
 def build_baseline(name: str, **settings) -> Baseline:

@@ -43,12 +43,8 @@ def merge_trees(
     """
     tokens = tokens.float()
     similarity, parents = _parents(tokens, is_chosen, segments)
-    joins = torch.cat(
-        [
-            part > _segment_threshold(part, budget, threshold)
-            for part in similarity.split(list(segments))
-        ]
-    )  # fmt: skip
+    parts = similarity.split(list(segments))
+    joins = torch.cat([part > _segment_threshold(part, budget, threshold) for part in parts])
     joining = joins.to(tokens).unsqueeze(-1)
     # A token's row is its own and how many it stands for; from the last frame on each hands its row to its parent.
     rows = torch.cat([tokens, torch.ones_like(joining)], -1)

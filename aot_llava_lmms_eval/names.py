@@ -2,7 +2,18 @@
 
 AOT = "aot"
 # Those of `aot_llava_baselines`; written down, so that lmms-eval starts without importing them.
-METHODS = ("fastv", "pdrop", "dycoke", "visionzip", "prunevid", "fastvid", "holitom", "vidcom2", "flashvid")
+METHODS = (
+    "fastv",
+    "pdrop",
+    "dycoke",
+    "visionzip",
+    "prunevid",
+    "fastvid",
+    "holitom",
+    "vidcom2",
+    "flashvid",
+    "framefusion",
+)
 
 
 def model_id(method: str) -> str:

@@ -34,6 +34,8 @@ STYLES = {
     "PruneVid in the model too": ("#009E73", "<"),
     "HoliTom": ("#CC79A7", "s"),
     "VidCom2": ("#0072B2", ">"),
+    "HoliTom in the model too": ("#CC79A7", "8"),
+    "FrameFusion": ("#D55E00", "H"),
     "FlashVID": ("#999999", "p"),
     "FlashVID with true means": ("#999999", "d"),
     "FlashVID in the model too": ("#999999", "*"),

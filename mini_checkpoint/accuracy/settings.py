@@ -10,8 +10,19 @@ UNIFORM_SUBSAMPLING = "uniform subsampling"
 AVERAGE_POOLING = "average pooling"
 RANDOM_TOKENS = "random tokens"
 # Methods of Table 1 by their names in `aot_llava_baselines`; INSIDE are those that work in the language model.
-BASELINES = ("visionzip", "fastvid", "prunevid", "holitom", "vidcom2", "flashvid", "dycoke", "fastv", "pdrop")
-INSIDE = ("fastv", "pdrop")
+BASELINES = (
+    "visionzip",
+    "fastvid",
+    "prunevid",
+    "holitom",
+    "vidcom2",
+    "flashvid",
+    "dycoke",
+    "fastv",
+    "pdrop",
+    "framefusion",
+)
+INSIDE = ("fastv", "pdrop", "framefusion")
 
 NUM_FRAMES = 16
 RATIO = 0.10
@@ -94,6 +105,7 @@ PDROP_FIELDS = {"retention_ratio": 1 / 8, "layers": (1, 2, 3)}
 # As many tokens before the model as the others have, and no second cut.
 FLASHVID_BEFORE = {"expansion": 1.0, "inner_ratio": 1.0}
 # As the program, with its layer 20 of 28; the second share follows from the mean over the layers.
+HOLITOM_INSIDE = {"layer": 4, "inner_ratio": 0.5}
 FLASHVID_INSIDE = {"layer": 4, "inner_ratio": 0.4}
 
 GROUPS: dict[str, list[Setting]] = {
@@ -136,6 +148,12 @@ GROUPS: dict[str, list[Setting]] = {
             for ratio in (0.25, 0.10)
         ),
         Setting("AOT", AOT, 0.10),
+        *(
+            Setting("HoliTom in the model too, scaled: k = 4", "holitom", ratio, fields=HOLITOM_INSIDE)
+            for ratio in (0.25, 0.10)
+        ),
+        Setting("FrameFusion, 30 % on average", "framefusion", 0.30),
+        Setting("AOT", AOT, 0.30),
         Setting("PruneVid in the model too, scaled: layer 2", "prunevid", 0.25, fields={"alpha": 0.4, "layer": 2}),
     ],
     # Tables 4, 5 and 8. "No merging" of Table 4 is "w/o OT" of Table 5.

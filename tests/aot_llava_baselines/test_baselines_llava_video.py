@@ -19,9 +19,14 @@ METHODS = {
     "pdrop": {"layers": (1, 2, 3), "retention_ratio": 0.125},
     "visionzip": {"tokens_per_frame": 4},
     "fastvid": {"retention_ratio": 0.4, "num_segments": 3},
+    "framefusion": {"retention_ratio": 0.5},
     "vidcom2": {"retention_ratio": 0.4, "exact_count": True},
 }
-KEEPING_ALL = {"fastv": {"layer": 1, "retention_ratio": 1.0}, "pdrop": {"layers": (1, 3), "retention_ratio": 1.0}}
+KEEPING_ALL = {
+    "fastv": {"layer": 1, "retention_ratio": 1.0},
+    "pdrop": {"layers": (1, 3), "retention_ratio": 1.0},
+    "framefusion": {"retention_ratio": 1.0},
+}
 
 
 @pytest.fixture(scope="module")

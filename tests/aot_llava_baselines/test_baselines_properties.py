@@ -137,6 +137,8 @@ def test_the_mini_answers_with_every_method(mini):
         "PruneVid in the model too, scaled: layer 2, 25 %",
         *("FlashVID, before the model, 25 %", "FlashVID with true means, 25 %"),
         "FlashVID in the model too, scaled: K = 4, 25 %",
+        "HoliTom in the model too, scaled: k = 4, 25 %",
+        "FrameFusion, 30 % on average",
     ]
     scene = make_scene(0, "held_out")
     questions = ask(scene)

@@ -30,6 +30,7 @@ METHOD_SETTINGS = {
         "retention_ratio=0.15,layer=4,inner_ratio=0.4",
         {"retention_ratio": 0.15, "layer": 4, "inner_ratio": 0.4},
     ),
+    "framefusion": ("retention_ratio=0.3", {"retention_ratio": 0.3}),
     "vidcom2": ("retention_ratio=0.15,exact_count=True", {"retention_ratio": 0.15, "exact_count": True}),
 }
 AOT_SETTINGS = {
