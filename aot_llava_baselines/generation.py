@@ -81,7 +81,7 @@ class BaselineGenerator:
         answers = []
         for row, pixels, row_mask in zip(input_ids, pixel_values_videos, mask):
             prompt = row[row_mask.bool()].unsqueeze(0)
-            video = encode_video(self.model, pixels.unsqueeze(0), self.pooling_head)
+            video = encode_video(self.model, pixels.unsqueeze(0), self.pooling_head, self.method)
             answers.append(self.answer(prompt, self.method.reduce(video), video.num_placeholders, **options))
         padding = self.model.generation_config.pad_token_id or 0
         padded = nn.utils.rnn.pad_sequence(answers, batch_first=True, padding_value=padding)

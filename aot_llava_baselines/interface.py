@@ -16,6 +16,8 @@ from transformers import LlavaOnevisionConfig
 from modeling_aot_llava.spatiotemporal_pruning import insert_newlines
 from modeling_aot_llava.token_budget import newline_places
 
+from .vision_layers import TowerOutput, TowerShape, VisionLayers
+
 
 @dataclass(frozen=True)
 class EncodedVideo:
@@ -30,6 +32,9 @@ class EncodedVideo:
         newline: (D,), the base model's `image_newline`.
         newline_position: where the base model has it: "one_token" after the video (LLaVA-OneVision), or "grid" after
             each row of each frame (LLaVA-Video).
+        stock_frames: how many frames the base model reads, where the tower's run has left fewer.
+        runs: first and last frame of each run of like frames (EarlyTom).
+        frames_per_layer: how many frames each layer of the tower read, where it is not all.
     """
 
     tokens: Tensor
@@ -39,6 +44,14 @@ class EncodedVideo:
     frame_attention: Tensor
     newline: Tensor
     newline_position: str = "one_token"
+    stock_frames: int | None = None
+    runs: Sequence[tuple[int, int]] = ()
+    frames_per_layer: Sequence[int] = ()
+
+    @property
+    def num_frames(self) -> int:
+        """F, of the video that was read."""
+        return self.stock_frames or len(self.tokens)
 
     @property
     def side(self) -> int:
@@ -47,8 +60,9 @@ class EncodedVideo:
 
     @property
     def num_placeholders(self) -> int:
-        """What the base model reads, newlines included."""
-        return len(self.with_newlines()) + 1
+        """What the base model reads of all frames, newlines included."""
+        newlines = newline_places(self.num_frames, self.side, self.newline_position)
+        return self.num_frames * self.tokens.shape[1] + len(newlines)
 
     @property
     def placeholders_per_frame(self) -> int:
@@ -132,6 +146,15 @@ class Baseline:
     def check_model(self, config: LlavaOnevisionConfig) -> None:
         """Raises ValueError where a model of this config lacks a layer that the method works at."""
 
+    @property
+    def tower_settings(self) -> tuple | None:
+        """All that its run of the vision tower depends on; None where that is the stock model's."""
+        return None
+
+    def run_tower(self, tower: VisionLayers, frames: Tensor) -> TowerOutput:
+        """Runs the vision tower over frames of (F, channels, height, width)."""
+        return tower.run(frames)
+
     def reduce(self, video: EncodedVideo) -> ReducedVideo:
         """What the language model reads."""
         return ReducedVideo(video.with_newlines())
@@ -151,6 +174,10 @@ class Baseline:
         As the paper counts them: without newlines.
         """
         return num_frames * tokens_per_frame
+
+    def frames_per_layer(self, num_frames: int, tower: TowerShape) -> list[float]:
+        """How many frames' worth of work each layer of the vision tower has; a mean where it depends on the video."""
+        return [num_frames] * tower.num_layers
 
     def tokens_per_layer(self, num_tokens: int, num_layers: int) -> list[int]:
         """How many video tokens each layer of the language model reads, when the first reads `num_tokens`."""

@@ -4,6 +4,7 @@ from dataclasses import fields
 from difflib import get_close_matches
 
 from .dycoke import DyCoke
+from .earlytom import EarlyTom
 from .fastv import FastV
 from .fastvid import FastVID
 from .flashvid import FlashVID
@@ -12,12 +13,14 @@ from .holitom import HoliTom
 from .interface import Baseline
 from .pdrop import PDrop
 from .prunevid import PruneVid
+from .stc_cacher import STCCacher
+from .stc_pruner import STCPruner
 from .vidcom2 import VidCom2
 from .visionzip import VisionZip
 
 METHODS = (
     *(FastV, PDrop, DyCoke, VisionZip, PruneVid, FastVID, HoliTom),
-    *(VidCom2, FlashVID, FrameFusion),
+    *(VidCom2, FlashVID, FrameFusion, STCPruner, STCCacher, EarlyTom),
 )
 BASELINES: dict[str, type[Baseline]] = {method.name: method for method in METHODS}
 

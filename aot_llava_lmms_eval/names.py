@@ -13,6 +13,9 @@ METHODS = (
     "vidcom2",
     "flashvid",
     "framefusion",
+    "stc_pruner",
+    "stc_cacher",
+    "earlytom",
 )
 
 

@@ -9,18 +9,10 @@ AOT = "AOT"
 UNIFORM_SUBSAMPLING = "uniform subsampling"
 AVERAGE_POOLING = "average pooling"
 RANDOM_TOKENS = "random tokens"
-# Methods of Table 1 by their names in `aot_llava_baselines`; INSIDE are those that work in the language model.
+# Other methods by their names in `aot_llava_baselines`; INSIDE are those that work in the language model.
 BASELINES = (
-    "visionzip",
-    "fastvid",
-    "prunevid",
-    "holitom",
-    "vidcom2",
-    "flashvid",
-    "dycoke",
-    "fastv",
-    "pdrop",
-    "framefusion",
+    *("visionzip", "fastvid", "prunevid", "holitom", "vidcom2", "flashvid", "stc_pruner", "stc_cacher", "earlytom"),
+    *("dycoke", "fastv", "pdrop", "framefusion"),
 )
 INSIDE = ("fastv", "pdrop", "framefusion")
 
@@ -104,9 +96,12 @@ PDROP_RATIO = 0.454
 PDROP_FIELDS = {"retention_ratio": 1 / 8, "layers": (1, 2, 3)}
 # As many tokens before the model as the others have, and no second cut.
 FLASHVID_BEFORE = {"expansion": 1.0, "inner_ratio": 1.0}
-# As the program, with its layer 20 of 28; the second share follows from the mean over the layers.
-HOLITOM_INSIDE = {"layer": 4, "inner_ratio": 0.5}
+# With their layers 20 and 18 of 28; FlashVID's second share follows from the mean over the layers.
 FLASHVID_INSIDE = {"layer": 4, "inner_ratio": 0.4}
+HOLITOM_INSIDE = {"layer": 4, "inner_ratio": 0.5}
+# Its layers 6, 21 and 23 of 26, in a tower of 7.
+EARLYTOM_BEFORE = {"merging_layers": (2, 5, 6), "inner_ratio": 1.0}
+EARLYTOM_INSIDE = {"merging_layers": (2, 5, 6), **HOLITOM_INSIDE}
 
 GROUPS: dict[str, list[Setting]] = {
     "Accuracy against retention": [
@@ -133,6 +128,9 @@ GROUPS: dict[str, list[Setting]] = {
             Setting("FlashVID with true means", "flashvid", ratio, fields={**FLASHVID_BEFORE, "merging": "mean"})
             for ratio in RATIOS
         ),
+        *(Setting("STC-Pruner", "stc_pruner", ratio) for ratio in RATIOS),
+        *(Setting("STC-Cacher and -Pruner", "stc_cacher", ratio) for ratio in RATIOS),
+        *(Setting("EarlyTom, scaled: layers 2, 5, 6", "earlytom", ratio, fields=EARLYTOM_BEFORE) for ratio in RATIOS),
         Setting("DyCoke", "dycoke", 0.25),
     ],
     # Layers of a model of 6, where the paper's has 28.
@@ -150,6 +148,10 @@ GROUPS: dict[str, list[Setting]] = {
         Setting("AOT", AOT, 0.10),
         *(
             Setting("HoliTom in the model too, scaled: k = 4", "holitom", ratio, fields=HOLITOM_INSIDE)
+            for ratio in (0.25, 0.10)
+        ),
+        *(
+            Setting("EarlyTom in the model too, scaled: k = 4", "earlytom", ratio, fields=EARLYTOM_INSIDE)
             for ratio in (0.25, 0.10)
         ),
         Setting("FrameFusion, 30 % on average", "framefusion", 0.30),

@@ -28,11 +28,19 @@ SETTINGS = {
     "holitom": {"retention_ratio": 0.25},
     "holitom in the model": {"retention_ratio": 0.25, "layer": 2, "inner_ratio": 0.5},
     "framefusion": {"retention_ratio": 0.5},
+    "stc_pruner": {"retention_ratio": 0.25},
+    "stc_cacher": {"retention_ratio": 0.25},
+    "stc_cacher before holitom": {"retention_ratio": 0.25, "then": "holitom", "cache_interval": 3},
+    "earlytom": {"retention_ratio": 0.25, "merging_layers": (1, 3), "similarity_threshold": 0.4, "inner_ratio": 1.0},
+    "earlytom in the model": {"retention_ratio": 0.25, "merging_layers": (0, 6), "mask": "causal", "layer": 2},
     "vidcom2": {"retention_ratio": 0.25},
     "flashvid": {"retention_ratio": 0.25, "inner_ratio": 1.0},
     "flashvid in the model": {"retention_ratio": 0.25, "merging": "mean", "layer": 2, "inner_ratio": 0.4},
 }
-BEFORE_THE_MODEL = ["dycoke", "visionzip", "prunevid", "fastvid", "holitom", "vidcom2", "flashvid"]
+BEFORE_THE_MODEL = [
+    *("dycoke", "visionzip", "prunevid", "fastvid", "holitom", "vidcom2", "flashvid", "stc_pruner"),
+    *("stc_cacher", "stc_cacher before holitom", "earlytom"),
+]
 INSIDE_THE_MODEL = [
     *("fastv", "pdrop", "prunevid in the model", "dycoke decoding", "flashvid in the model", "holitom in the model"),
     "framefusion",
@@ -72,7 +80,7 @@ def answers(model, baseline, inputs, **options):
 def test_methods_before_the_model_are_their_tokens_in_the_prompt(name, four_layers, inputs):
     batch = inputs("Tell: <video> What moves?")
     ids = batch["input_ids"]
-    video = encode_video(four_layers, batch["pixel_values_videos"])
+    video = encode_video(four_layers, batch["pixel_values_videos"], method=method(name))
     reduced = method(name).reduce(video)
     assert 0 < len(reduced.tokens) < video.tokens[..., 0].numel()
     where = (ids[0] == four_layers.config.video_token_id).nonzero().flatten()
@@ -239,6 +247,17 @@ def test_framefusion_says_that_its_budget_is_spent(four_layers, inputs):
         answers(four_layers, baseline, inputs("<video>"))
 
 
+def test_a_tower_with_fewer_layers_is_named_before_any_work(four_layers):
+    with pytest.raises(ValueError, match=r"merging_layers is \(10, 21, 23\), but the model reads 7 layers of"):
+        BaselineGenerator(four_layers, build_baseline("earlytom", inner_ratio=1.0))
+
+
+def test_earlytom_loses_frames(four_layers, inputs):
+    video = encode_video(four_layers, inputs("<video>")["pixel_values_videos"], method=method("earlytom"))
+    assert len(video.tokens) < NUM_FRAMES == video.num_frames
+    assert video.runs[-1][1] == len(video.tokens) - 1
+
+
 def test_dycoke_forgets_between_videos(four_layers, inputs):
     generator = BaselineGenerator(four_layers, method("dycoke decoding"))
     options = {"max_new_tokens": NEW_TOKENS, "do_sample": False, "eos_token_id": None}
@@ -280,6 +299,10 @@ def test_weights_are_shared(four_layers):
         ("prunevid", {"alpha": 2}, "alpha is 2, but must be"),
         ("holitom", {"beta": "a"}, "beta is 'a', but must be"),
         ("holitom", {"mask": "none"}, "mask is 'none', but must be one of released, causal"),
+        ("stc_cacher", {"then": "earlytom"}, "then is 'earlytom', but must be one of stc_pruner, visionzip"),
+        ("stc_cacher", {"then": "dycoke"}, "retention_ratio is 0.1, but DyCoke keeps every fourth frame whole"),
+        ("earlytom", {"merging_layers": (3, 1)}, r"merging_layers is \(3, 1\), but must be ascending"),
+        ("earlytom", {"longest_run": 1}, "longest_run is 1, but must be an integer from 2"),
         ("vidcom2", {"exact_count": 1}, "exact_count is 1, but must be True or False"),
         ("flashvid", {"merging": "max"}, "merging is 'max', but must be one of sum, mean"),
         ("flashvid", {"expansion": 0.5}, "expansion is 0.5, but must be a number from 1"),
@@ -305,6 +328,7 @@ def test_every_method_is_built_by_its_name():
         ("prunevid", {"alpha": 0.4}, "layer is 10"),
         ("flashvid", {}, "layer is 20"),
         ("holitom", {"inner_ratio": 0.5}, "layer is 18"),
+        ("earlytom", {"merging_layers": (1, 2)}, "layer is 18"),
     ],
 )
 def test_a_layer_that_is_not_there_is_refused_before_any_work(name, settings, said, four_layers):

@@ -133,12 +133,12 @@ def test_the_mini_answers_with_every_method(mini):
             f"{method}, 25 %"
             for method in ("VisionZip", "PruneVid", "FastVID, no pooling head", "HoliTom", "VidCom2", "DyCoke")
         ),
-        *("FastV, scaled: K = 1, 20 % kept", "PDrop, scaled: layers 1, 2, 3, halves"),
-        "PruneVid in the model too, scaled: layer 2, 25 %",
-        *("FlashVID, before the model, 25 %", "FlashVID with true means, 25 %"),
-        "FlashVID in the model too, scaled: K = 4, 25 %",
-        "HoliTom in the model too, scaled: k = 4, 25 %",
-        "FrameFusion, 30 % on average",
+        *("FlashVID, before the model, 25 %", "STC-Cacher and -Pruner, 25 %"),
+        *("FastV, scaled: K = 1, 20 % kept", "PDrop, scaled: layers 1, 2, 3, halves", "FrameFusion, 30 % on average"),
+        *(
+            f"{method} in the model too, scaled: {at}, 25 %"
+            for method, at in (("PruneVid", "layer 2"), ("EarlyTom", "k = 4"))
+        ),
     ]
     scene = make_scene(0, "held_out")
     questions = ask(scene)

@@ -3,6 +3,7 @@
 `reduce` of a class is what `generate` hands the language model.
 """
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,10 @@ import torch
 from safetensors.torch import load_file
 
 from aot_llava_baselines import build_baseline
+from aot_llava_baselines.earlytom import earlytom
 from aot_llava_baselines.flashvid import choose_distinct, flashvid, segment_lengths
 from aot_llava_baselines.interface import EncodedVideo
+from aot_llava_baselines.stc_pruner import stc_pruner
 from aot_llava_baselines.tree_merging import merge_trees
 from aot_llava_baselines.vidcom2 import vidcom2, vidcom2_scores
 
@@ -62,6 +65,34 @@ def test_vidcom2_to_an_exact_count(name, percent):
     method = build_baseline("vidcom2", retention_ratio=percent / 100, exact_count=True)
     assert torch.equal(method.reduce(encoded(data)).tokens, tokens.flatten(0, 1)[data[f"mask_{percent}"]])
     assert method.num_video_tokens(*tokens.shape[:2]) == len(data[f"mask_{percent}"])
+
+
+@pytest.mark.parametrize("kept", [20, 60])
+def test_stc_pruner(kept):
+    data = golden("stc-pruner-a")
+    assert torch.equal(stc_pruner(data["tokens_pooled"], kept), data[f"places_{kept}"])
+    reduced = build_baseline("stc_pruner", tokens_per_frame=kept).reduce(encoded(data))
+    assert torch.equal(reduced.tokens, data[f"tokens_{kept}"].flatten(0, 1))
+
+
+def test_stc_pruner_in_one_call():
+    data = golden("stc-pruner-a")
+    frames = len(data["tokens_pooled"])
+    reduced = build_baseline("stc_pruner", tokens_per_frame=60, encode_chunk_size=frames).reduce(encoded(data))
+    assert torch.equal(reduced.tokens, data["tokens_at_once"])
+
+
+@pytest.mark.parametrize("percent", PERCENTS)
+def test_earlytom(percent):
+    data = golden("earlytom-a")
+    runs, ratio = data["segments"].tolist(), percent / 100
+    tokens, places = earlytom(data["tokens_pooled"], data["pooled_attention"], runs, ratio, num_frames=16)
+    assert torch.equal(places, data[f"positions_{percent}"])
+    assert torch.equal(tokens, data[f"tokens_{percent}"])
+    video = dataclasses.replace(encoded(data), stock_frames=16, runs=runs)
+    reduced = build_baseline("earlytom", retention_ratio=ratio).reduce(video)
+    assert torch.equal(reduced.tokens, data[f"tokens_{percent}"])
+    assert video.num_placeholders == 16 * 196 + 1
 
 
 FLASHVID_FILES = ["flashvid-a", "flashvid-long-a", "flashvid-video-a"]
