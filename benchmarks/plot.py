@@ -109,10 +109,16 @@ def _memory(case: Case) -> float:
 
 
 def _title(report: dict[str, Any], batch: int) -> str:
-    machine, options = report["machine"], report["options"]
-    where = machine["gpu"] or f"{machine['processor']}, {machine['threads']} threads"
+    options = report["options"]
     what = f"AOT against the stock model: {options['shape']}, {options['dtype']}, batch {batch}"
-    return f"{what}\n{where}, {report['date'][:10]}"
+    return f"{what}\n{where_it_ran(report)}"
+
+
+def where_it_ran(report: dict[str, Any]) -> str:
+    """The device and the day."""
+    machine = report["machine"]
+    device = machine["gpu"] or f"{machine['processor']}, {machine['threads']} threads"
+    return f"{device}, {report['date'][:10]}"
 
 
 def main(arguments: list[str] | None = None) -> None:
