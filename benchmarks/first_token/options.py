@@ -38,9 +38,7 @@ def parse_options(arguments: list[str] | None, prog: str) -> argparse.Namespace:
         help="frames from one keyframe to the next (default: 30,250)",
     )
     add("--frames", type=count, default=32, metavar="N", help="frames that are read (default: 32)")
-    add(
-        "--ratio", type=ratio, default=0.1, metavar="R", help="share of video tokens that AOT keeps (default: 0.1)"
-    )
+    add("--ratio", type=ratio, default=0.1, metavar="R", help="share of video tokens that AOT keeps (default: 0.1)")
     add(
         "--frames-at-once",
         type=list_of(count),

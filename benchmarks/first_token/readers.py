@@ -14,14 +14,8 @@ from benchmarks.measure import PeakMemory
 from modeling_aot_llava.video_reading import read_frames, uniform_frame_indices
 
 OURS = "this project"
-# Name in the tables: what has to be installed, and how it reads the frames at rising indices.
-BACKENDS = {
-    "pyav": "av",
-    "opencv": "cv2",
-    "decord": "decord",
-    "torchvision": "torchvision",
-    "torchcodec": "torchcodec",
-}
+# Of transformers' `load_video`, and what each needs; torchvision has none any more.
+BACKENDS = {"pyav": "av", "opencv": "cv2", "decord": "decord", "torchcodec": "torchcodec"}
 
 
 def installed_readers() -> dict[str, Callable[[Path, np.ndarray], np.ndarray]]:

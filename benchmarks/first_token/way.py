@@ -1,4 +1,4 @@
-"""The way from a file to the first token, as a user goes it: processor, then `generate`; and how long each part takes."""
+"""The way from a file to the first token, as a user goes it: the processor, then `generate`; timed part by part."""
 
 import time
 from collections.abc import Iterator
