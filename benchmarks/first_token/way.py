@@ -1,7 +1,7 @@
 """The way from a file to the first token, as a user goes it: the processor, then `generate`; timed part by part."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,9 +62,9 @@ def measure_way(contender: Contender, file: Path, num_frames: int) -> dict[str, 
     as they are decoded.
     """
     weight = contender.model.model.image_newline
-    reading, _ = _timed(lambda: read_video(str(file), num_frames=num_frames))
+    reading, _ = timed(lambda: read_video(str(file), num_frames=num_frames))
     with PeakMemory(torch.device("cpu")) as memory:
-        whole, inputs = _timed(
+        whole, inputs = timed(
             lambda: contender.processor(text=PROMPT, videos=[str(file)], num_frames=num_frames, return_tensors="pt")
         )
     inputs = inputs.to(weight.device, weight.dtype)
@@ -82,7 +82,8 @@ def measure_way(contender: Contender, file: Path, num_frames: int) -> dict[str, 
     }
 
 
-def _timed(run) -> tuple[dict[str, float], Any]:
+def timed(run: Callable[[], Any]) -> tuple[dict[str, float], Any]:
+    """Seconds by the clock and of all threads' work, and the result."""
     started, work = time.perf_counter(), time.process_time()
     result = run()
     return {"seconds": time.perf_counter() - started, "cpu_seconds": time.process_time() - work}, result
