@@ -412,6 +412,7 @@ def test_the_saved_files_point_to_the_code(root):
         "AutoModel": "modeling_aot_llava.AOTLlavaOnevisionModel",
         "AutoModelForImageTextToText": "modeling_aot_llava.AOTLlavaOnevisionForConditionalGeneration",
         "AutoModelForMultimodalLM": "modeling_aot_llava.AOTLlavaOnevisionForConditionalGeneration",
+        "AutoModelForPreTraining": "modeling_aot_llava.AOTLlavaOnevisionForConditionalGeneration",
     }
     processor = json.loads((root / "aot/processor_config.json").read_text())
     assert processor["auto_map"] == {"AutoProcessor": "processing_aot_llava.AOTLlavaOnevisionProcessor"}
