@@ -146,8 +146,8 @@ class AOTLlavaOnevisionConfig(LlavaOnevisionConfig):
     def from_dict(cls, config_dict: dict[str, Any], **kwargs):
         """Like the parent's, but AOT fields given as keywords take part in the first validation.
 
-        A number of anchors that is the file's ratio's own, as earlier versions wrote it, is read as not set: it belongs
-        to that ratio, and not to one that is given here or later.
+        A number of anchors that is just that of the file's ratio, as earlier versions wrote it, is read as not set: it
+        belongs to that ratio, and not to one that is given here or later.
         """
         overrides = {name: kwargs.pop(name) for name in AOT_FIELDS if name in kwargs}
         loaded = super().from_dict({**config_dict, **overrides}, **kwargs)

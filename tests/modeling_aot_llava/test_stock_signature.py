@@ -49,10 +49,10 @@ def test_every_argument_of_forward_by_position(model, prompt):
     """The eighth is the cache, whatever a release calls it."""
     inputs = prompt("<video>What?")
     names = list(inspect.signature(model.forward).parameters)
-    given = {**inputs, "use_cache": True, "logits_to_keep": 2, "labels": inputs["input_ids"]}
+    given = {**inputs, "use_cache": True, "labels": inputs["input_ids"]}
     last = max(map(names.index, given))
     with torch.no_grad():
-        by_position = model(*[given.get(name, 0 if name == "logits_to_keep" else None) for name in names[: last + 1]])
+        by_position = model(*map(given.get, names[: last + 1]))
         by_name = model(**given)
         first = model(**inputs, use_cache=True)
         cache = next(value for value in first.values() if hasattr(value, "get_seq_length"))
