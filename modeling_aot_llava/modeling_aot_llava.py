@@ -189,8 +189,9 @@ class AOTLlavaOnevisionForConditionalGeneration(LlavaOnevisionForConditionalGene
     with a prompt made by `AOTLlavaOnevisionProcessor` or by the stock processor.
 
     Changes to the parent class:
-    - videos reach the language model compressed, see [`AOTLlavaOnevisionModel`]; with `config.retention_ratio >= 1`
-      and full prompts everything is the parent's, bit for bit. AOT adds no parameters.
+    - videos reach the language model compressed, see [`AOTLlavaOnevisionModel`]. The call of the processor says how
+      many tokens are kept; where it asks for all, everything is the parent's, bit for bit. A full prompt of the stock
+      processor, which cannot ask, is cut down to `config.retention_ratio`. AOT adds no parameters.
     - a prompt whose placeholders are as many as the tokens, as `AOTLlavaOnevisionProcessor` writes it, is the parent's
       business alone. Any other is fitted: `forward` then computes logits and loss over the fitted prompt, labels of
       removed placeholders being ignored, and `generate` puts the caller's own prompt in front of the answer. What the

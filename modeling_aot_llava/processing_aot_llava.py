@@ -66,7 +66,7 @@ FRAME_SIZES = "image_sizes_videos"
 class AOTLlavaOnevisionVideosKwargs(VideosKwargs, total=False):
     """
     retention_ratio (`float`, *optional*):
-        Share of the video tokens to keep in this call, instead of the processor's.
+        Share of the video tokens to keep in this call, instead of the processor's; 1 or more keeps all.
     add_time_instruction (`bool`, *optional*):
         Whether the times of the frames follow the video in this call, instead of the processor's.
     """
@@ -91,8 +91,10 @@ class AOTLlavaOnevisionProcessor(LlavaOnevisionProcessor):
     Changes to the parent class:
     - a video gets exactly as many placeholders as it has tokens, newline tokens included: for LLaVA-OneVision B + 1,
       for LLaVA-Video B and one for each row of each frame. B follows from `retention_ratio`; the model keeps as many
-      tokens as the prompt has placeholders for. With `retention_ratio >= 1` it gets all of them, which tells the model
-      to use its own config's ratio.
+      tokens as the prompt has placeholders for: all of them with `retention_ratio >= 1`, or one that rounds to all.
+    - `image_sizes_videos`, (videos, F, 2), height and width of each frame, is returned where the call names a ratio or
+      keeps all tokens. It tells the model that this count was asked for; a full prompt without it is taken for the
+      stock processor's, and cut down to the model's own ratio. The stock model takes it, too, and leaves it unread.
     - videos that are not decoded yet are read with PyAV: `num_frames` frames, uniformly from the first to the last.
       They may be given as all that [`~video_reading.read_video`] takes: path, `file://`, `http(s)://` or `data:`
       address, bytes, `io.BytesIO`, folder of frame pictures; here and in a conversation alike.
@@ -102,7 +104,7 @@ class AOTLlavaOnevisionProcessor(LlavaOnevisionProcessor):
         image_token, video_token, vision_aspect_ratio:
             as in the parent class.
         retention_ratio (`float`, *optional*, defaults to 0.1):
-            Share of the video tokens to keep; also a keyword of each call.
+            Share of the video tokens to keep, 1 or more for all; also a keyword of each call.
         num_clips (`int`, *optional*, defaults to 8):
             `num_clips` of the model's config: B is never less than the number of clips.
         num_frames (`int`, *optional*, defaults to 32):
