@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from .exact_products import exact_product, exact_sum_with_product
+
 # Coverages that differ by less are rounding of the same number: bilinear weights are multiples of 1 / (G + 1)**2.
 COVERAGE_STEP = 1e-5
 
@@ -35,7 +37,7 @@ def pooling_matrix(grid: int, device: torch.device | str = "cpu", mode: str = "b
 
 def coverage_of(is_anchor: Tensor, pooling: Tensor) -> Tensor:
     """How much of each pooled position the anchors cover, in whole steps of `COVERAGE_STEP`: (F, N) -> (F, P)."""
-    return (is_anchor.float() @ pooling.T / COVERAGE_STEP).round()
+    return (exact_product(is_anchor.float(), pooling.T) / COVERAGE_STEP).round()
 
 
 def pool_kept_positions(
@@ -56,7 +58,8 @@ def pool_kept_positions(
     """
     weights = pooling[kept_index]
     anchor_columns = anchor_index.unsqueeze(1).expand(-1, weights.shape[1], -1)
-    return torch.baddbmm(weights @ features, weights.gather(2, anchor_columns), anchor_changes)
+    pooled = exact_product(weights, features)
+    return exact_sum_with_product(pooled, weights.gather(2, anchor_columns), anchor_changes)
 
 
 def insert_newlines(tokens: Tensor, places: Tensor, newline: Tensor, newline_places: range) -> Tensor:
