@@ -22,7 +22,7 @@ def sinkhorn_tile(num_sources: int, num_anchors: int) -> tuple[int, int]:
 
 def num_warps_of(block_sources: int, block_anchors: int) -> int:
     """As many warps as keep such a tile in the registers."""
-    return 8 if block_sources * block_anchors >= SINKHORN_TILE else 4
+    return 8 if 2 * block_sources * block_anchors >= SINKHORN_TILE else 4
 
 
 def sinkhorn_variant(cost: Tensor, source_mask: Tensor | None, anchor_mask: Tensor | None, *options) -> tuple:
