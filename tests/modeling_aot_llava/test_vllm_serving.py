@@ -63,3 +63,16 @@ def test_a_count_that_depends_on_the_video_is_refused_where_vllm_builds_the_mode
     config.text_config._attn_implementation = "vllm"
     with pytest.raises(ValueError, match=message):
         AOTLlavaOnevisionModel(config)
+
+
+def test_a_server_with_a_gpu_warms_the_kernels_up_when_it_builds_the_model(model, monkeypatch):
+    warmed = []
+    monkeypatch.setattr("modeling_aot_llava.modeling_aot_llava.is_served_by_vllm", lambda config: True)
+    monkeypatch.setattr("modeling_aot_llava.modeling_aot_llava.warm_up_kernels", lambda *args: warmed.append(args))
+    AOTLlavaOnevisionModel(model.config)
+    assert not warmed
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    AOTLlavaOnevisionModel(model.config)
+    gpu = torch.device("cuda", 1)
+    assert warmed == [(model.config, torch.float32, gpu, gpu)]
