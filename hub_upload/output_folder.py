@@ -123,24 +123,20 @@ class OutputFolder:
             self._settle_run(run)
 
     def _put_in_place(self, new: Path, old: Path) -> None:
+        """Does so if nothing would be lost; whether it came to that, and all that is left, is for `settle` to see."""
         with suppress(FileNotFoundError):
             shutil.copymode(self._place, new)
-        if self.seen is None:
+        if self.seen is None or not os.path.lexists(self._place):
             # The system lets a folder take the place of nothing but an empty one.
             try:
                 new.rename(self._place)
             except OSError as error:
                 if error.errno not in _TAKEN:
                     raise
-            return
-        try:
-            if exchange(new, self._place):
-                return
+        elif self._may_go(self._place) and not exchange(new, self._place):
             move(self._place, old)
-        except FileNotFoundError:  # it was removed meanwhile
-            pass
-        if not os.path.lexists(old) or self._may_go(old):
-            move(new, self._place)
+            if self._may_go(old):
+                move(new, self._place)
 
     def _settle_run(self, run: str) -> None:
         new, old, condemned = (self._work / f"{name}-{run}" for name in ("new", "old", "condemned"))
