@@ -207,14 +207,12 @@ def _check_contents(path: Path, place: Path, variant: str, overwrite: bool) -> d
             return None
         seen, marker = snapshot(place), read_marker(place)
         if marker is None:
-            raise PushError(
-                f"{what} is not empty, and this command did not write it, which is all that --overwrite replaces: "
-                "give another folder."
-            )
+            hint = "" if overwrite else ", and --overwrite replaces nothing else"
+            raise PushError(f"{what} is not empty, and this command did not write it{hint}: give another folder.")
         if marker.variant != variant:
             raise PushError(
-                f"{what} is not empty: it holds the variant {in_one_line(marker.variant)}, and --overwrite replaces "
-                f"{variant} alone. Give another folder, or remove this one."
+                f"{what} is not empty: it holds the variant {in_one_line(marker.variant)}, not {variant}. Give "
+                "another folder, or remove this one."
             )
         if not overwrite:
             raise PushError(f"{what} is not empty: give another folder, or --overwrite to replace it.")

@@ -225,7 +225,7 @@ def test_what_the_user_put_into_a_folder_is_never_removed(change, named, tmp_pat
 
 def test_another_variants_folder_is_not_replaced(tmp_path):
     write(tmp_path / "out", "old", variant="one")
-    with pytest.raises(PushError, match="holds the variant one, and --overwrite replaces other alone"):
+    with pytest.raises(PushError, match=r"holds the variant one, not other\. Give another folder"):
         write(tmp_path / "out", variant="other")
     assert content(tmp_path / "out") == OLD
 
