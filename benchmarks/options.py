@@ -37,19 +37,19 @@ def parse_options(arguments: list[str] | None, prog: str) -> argparse.Namespace:
     )
     add(
         "--frames",
-        type=_list_of(count),
+        type=list_of(count),
         metavar="N,...",
         help="frames of a video (default: 8,16,32,64,128; on a CPU 8, or 2,4 with tiny)",
     )
     add(
         "--ratios",
-        type=_list_of(ratio),
+        type=list_of(ratio),
         metavar="R,...",
         help="retention ratios, above 0 up to 1 (default: 1,0.25,0.2,0.15,0.1; on a CPU some of them)",
     )
     add(
         "--batch",
-        type=_list_of(count),
+        type=list_of(count),
         metavar="N,...",
         help="batch sizes, one video a row (default: 1,8; on a CPU 1)",
     )
@@ -62,7 +62,7 @@ def parse_options(arguments: list[str] | None, prog: str) -> argparse.Namespace:
     )
     add(
         "--stage-frames",
-        type=_list_of(count),
+        type=list_of(count),
         metavar="N,...",
         help="further frames for which AOT's stages alone are timed (default: none; on a CPU 32)",
     )
@@ -123,7 +123,9 @@ def device(text: str) -> str:
     return text
 
 
-def _list_of(read_one):
+def list_of(read_one):
+    """Reads values that are separated by commas, each by `read_one`."""
+
     def read(text: str) -> list:
         values = [read_one(part) for part in text.split(",")]
         if len(set(values)) < len(values):
