@@ -152,7 +152,7 @@ def device(text: str) -> str:
 
 
 def list_of(read_one):
-    """Values with commas between them, none twice."""
+    """Reads values with commas between them, each by `read_one`, none twice."""
 
     def read(text: str) -> list:
         values = [read_one(part) for part in text.split(",")]
