@@ -63,7 +63,12 @@ def test_a_checkpoint_whose_generation_config_has_beams_answers_greedily(tmp_pat
         shutil.copytree(MINI_CHECKPOINT, tmp_path / name)
         if name == "beams":
             file = tmp_path / name / "generation_config.json"
-            options = {**json.loads(file.read_text()), "num_beams": 4, "num_return_sequences": 2, "length_penalty": 2.0}
+            options = {
+                **json.loads(file.read_text()),
+                "num_beams": 4,
+                "num_return_sequences": 2,
+                "length_penalty": 2.0,
+            }
             file.write_text(json.dumps(options))
         result = run(MINI_CLIP, "--prompt", MINI_QUESTION, "--model", tmp_path / name, "--num-frames", 4)
         assert result.exit_code == 0, result.output
