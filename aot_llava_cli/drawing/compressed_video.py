@@ -77,8 +77,8 @@ def compress(
     num_tokens = without_newlines(num_placeholders, len(frames), model.config)
     if num_tokens == tokens_before:
         raise ValueError(
-            "This checkpoint keeps every video token, so there is nothing to show. Set a lower --retention-ratio, such "
-            "as 0.1."
+            "This checkpoint keeps every video token, so there is nothing to show. Set a lower --retention-ratio, "
+            "such as 0.1."
         )
     with torch.inference_mode():
         (compressed,) = model.model.compress_videos(
