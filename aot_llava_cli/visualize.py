@@ -26,6 +26,9 @@ from .mini import MINI_CLIP, mini_unless_named
 from .video_look import looked_at, shorten
 from .whole_file import check_writable, write_whole
 
+# A picture of more is larger than a screen.
+MANY_FRAMES = 16
+
 _Output = Annotated[
     Path | None,
     typer.Option(
@@ -100,6 +103,8 @@ def visualize(
         page = make_page(compressed)
         write_whole(page_file, lambda file: file.write_text(page, encoding="utf-8"))
         typer.echo(page_file)
+    if page_file is None and len(frames) > MANY_FRAMES:
+        _say(f"{len(frames)} frames make a large picture: --html also writes a page to step through them.")
     _say(
         f"Video tokens {compressed.tokens_before} → {compressed.tokens_after} "
         f"({compressed.tokens_after / compressed.tokens_before:.1%})"
