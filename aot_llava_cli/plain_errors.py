@@ -4,9 +4,7 @@ Exit codes: 2 for what the command line says and can never work, 1 for a model, 
 130 for Ctrl-C.
 """
 
-import io
 import re
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -14,20 +12,27 @@ from typing import Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
+from .console import never_stop_at_a_letter
 from .suggestions import did_you_mean
 
 # What all complaints about a command line derive from. typer has it from click, or brings its own, by its release.
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 
+class WrongUsageError(typer.BadParameter):
+    """A command's own complaint about how it was called, which says what to do instead."""
+
+    def format_message(self) -> str:
+        """As it was given."""
+        return self.message
+
+
 class PlainErrors(TyperGroup):
     """A program whose commands, and whose own options, end in one line without a traceback."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Runs the program; a letter that the console does not have stops no work."""
-        for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, io.TextIOWrapper):
-                stream.reconfigure(errors="backslashreplace")
+        """Runs the program."""
+        never_stop_at_a_letter()
         return super().main(*args, **kwargs)
 
     def make_context(self, info_name: str | None, args: list[str], *rest: Any, **extra: Any) -> typer.Context:
@@ -81,7 +86,7 @@ def _usage(error: Any) -> str:
         return f"No such option: {error.option_name}.{_did_you_mean(error.option_name, options, context)}"
     if message.endswith(("?", "`")):  # it says already what was meant, or where to read on
         return message if message.endswith("?") else f"{message}."
-    is_explained = type(error) is typer.BadParameter  # by one of our own checks, with the remedy
+    is_explained = type(error) in (typer.BadParameter, WrongUsageError)  # by one of our own checks, with the remedy
     return f"{message}." + ("" if is_explained else _pointer(context))
 
 

@@ -53,21 +53,28 @@ def _look(video: str) -> None:
     stream.check_pyav()
     path = sources.local_path(video)
     if path is not None and Path(path).is_dir():
-        video = sources.pictures_in(path)[0]
+        with sources.open_source(sources.pictures_in(path)[0]) as file:
+            _decode_one(file)
+        return
     with sources.open_source(video) as file:
         _look_into(file)
 
 
 def _look_into(file) -> None:
     """Reads the list of its packets, which tells whether it is whole; decodes a frame only where that says nothing."""
-    stream, index = _reader("video_stream"), _reader("video_index")
+    index = _reader("video_index")
     try:
-        with stream.open_video(file) as video:
+        with _reader("video_stream").open_video(file) as video:
             index.index_by_time(video)
     except index.TimesMisleadError:
-        with stream.open_video(file) as video:
-            if next(video.container.decode(video.stream), None) is None:
-                raise stream.unreadable(file, "has no frame that can be decoded") from None
+        _decode_one(file)
+
+
+def _decode_one(file) -> None:
+    stream = _reader("video_stream")
+    with stream.open_video(file) as video:
+        if next(video.container.decode(video.stream), None) is None:
+            raise stream.unreadable(file, "has no frame that can be decoded")
 
 
 def _reader(name: str) -> ModuleType:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from .conversion import RenamedWeights
-from .errors import PushError, diagnose
+from .errors import PushError, PushUsageError, diagnose
 from .files import File, FileOnHub
 from .hub import Hub
 
@@ -14,14 +14,14 @@ from .hub import Hub
 def check_output(folder: Path, overwrite: bool) -> None:
     """Refuses a folder that holds something or cannot be written; leaves nothing behind."""
     if folder.exists() and not folder.is_dir():
-        raise PushError(f"--output {folder} is a file: give a folder.")
+        raise PushUsageError(f"--output {folder} is a file: give a folder.")
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:
         raise PushError(f"--output {folder} is not empty: give another folder, or --overwrite to replace it.")
     above = next(parent for parent in folder.absolute().parents if parent.exists())
     try:
         tempfile.TemporaryFile(dir=above).close()
     except OSError as error:
-        raise PushError(
+        raise PushUsageError(
             f"--output {folder} cannot be written: {above} takes no files ({error.strerror}). Give another folder."
         ) from error
 

@@ -10,7 +10,7 @@ from huggingface_hub import HfApi
 
 from .base import Base, read_base
 from .conversion import converted
-from .errors import PushError
+from .errors import PushError, PushUsageError
 from .files import readable_size
 from .hub import Hub
 from .model_card import loading_lines
@@ -70,11 +70,13 @@ def run(options: Options, say: Callable[[str], None], warn: Callable[[str], None
 
 def _check(options: Options) -> None:
     if options.repo_id is None and options.output is None:
-        raise PushError("--repo-id is missing: name the repository to push to, or a folder to write with --output.")
+        raise PushUsageError(
+            "--repo-id is missing: name the repository to push to, or a folder to write with --output."
+        )
     if options.repo_id is not None and not re.fullmatch(r"[\w.-]+/[\w.-]+", options.repo_id):
-        raise PushError(f"--repo-id {options.repo_id} is no repository: give owner/name.")
+        raise PushUsageError(f"--repo-id {options.repo_id} is no repository: give owner/name.")
     if options.convert and options.output is None:
-        raise PushError(
+        raise PushUsageError(
             "--convert writes the weights under other names, which needs --output: give a folder, and push that."
         )
     if options.output is not None:
@@ -88,7 +90,7 @@ def _check(options: Options) -> None:
 def _only_base_model(variants: Sequence[Variant]) -> str:
     base_models = sorted({variant.base_model for variant in variants})
     if len(base_models) > 1:
-        raise PushError(f"--base is missing, and the variants were made for several: {', '.join(base_models)}.")
+        raise PushUsageError(f"--base is missing, and the variants were made for several: {', '.join(base_models)}.")
     return base_models[0]
 
 

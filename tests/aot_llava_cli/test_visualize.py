@@ -525,7 +525,10 @@ def test_the_readmes_picture_shows_the_method_well():
         shares = np.add.reduceat(np.add.reduceat(is_seen.astype(int), edges[:-1], 0), edges[:-1], 1)
         on_object = shares > 0
         kept, kept_on_objects = kept + frame.kept.sum(), kept_on_objects + (frame.kept & on_object).sum()
-        background, kept_background = background + (~on_object).sum(), kept_background + (frame.kept & ~on_object).sum()
+        background, kept_background = (
+            background + (~on_object).sum(),
+            kept_background + (frame.kept & ~on_object).sum(),
+        )
     assert kept_on_objects > 0.7 * kept
     assert kept_background < 0.02 * background
 
