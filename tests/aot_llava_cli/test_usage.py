@@ -166,8 +166,8 @@ def test_device_type_and_revision_reach_the_model(tmp_path, monkeypatch):
         main = run("generate", *options)
         half = run("generate", *options, "--revision", "half", "--device", "cpu", "--dtype", "float16")
         nothing = run("generate", *options, "--revision", "nothing")
-    assert "(10." in main.stderr, main.output
-    assert "(50." in half.stderr, half.output
+    assert "392 → 39 " in main.stderr, main.output
+    assert "392 → 196 " in half.stderr, half.output
     assert_one_line(nothing, 1, "nothing")
     assert [str(model.dtype) for model in loaded] == ["torch.float32", "torch.float16"]
     assert {model.device.type for model in loaded} == {"cpu"}
