@@ -31,7 +31,10 @@ def main(arguments: list[str] | None = None) -> None:
     )
     ratios = parser.parse_args(arguments).ratios
     if importlib.util.find_spec("vllm") is None:
-        parser.error("vLLM is not installed: make its environment with tests/serving/make_environment FOLDER")
+        parser.error(
+            "vLLM is not installed: make its environment with tests/serving/make_environment FOLDER, "
+            "or as docs/serving.md says"
+        )
 
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
