@@ -38,15 +38,15 @@ def main(arguments: list[str] | None = None, prog: str = "python -m benchmarks")
     from .report import as_text, make_report, write_json
     from .shapes import SHAPES, build_models, fill_in_defaults
 
-    try:
-        device = choose_device(options.device)
-    except ValueError as error:
-        parser.error(f"argument --device: {error}")
-    fill_in_defaults(options, device)
-    transformers.logging.set_verbosity_error()
-    warnings.simplefilter("ignore", FutureWarning)  # transformers renames arguments, amid the line of the progress
-    torch.manual_seed(0)
-    with progress:
+    with progress, warnings.catch_warnings():
+        try:
+            device = choose_device(options.device)
+        except ValueError as error:
+            parser.error(f"argument --device: {error}")
+        fill_in_defaults(options, device)
+        transformers.logging.set_verbosity_error()
+        warnings.simplefilter("ignore", FutureWarning)  # of transformers, amid the line of the progress
+        torch.manual_seed(0)
         progress.say("making the weights")
         stock, aot = build_models(SHAPES[options.shape], getattr(torch, options.dtype), device)
         report = make_report(options, sum(parameter.numel() for parameter in aot.parameters()), device)

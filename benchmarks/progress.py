@@ -14,7 +14,7 @@ class Progress:
     """Says what a long run is doing: on a terminal in one line whose clock goes on, elsewhere a line for each step.
 
     Args:
-        what: is done first.
+        what: is done first; told on a terminal alone, since it may end in a complaint of one line.
     """
 
     def __init__(self, what: str):
@@ -22,8 +22,8 @@ class Progress:
         self._done, self._total, self._what = 0, 0, ""
         self._is_terminal = sys.stderr.isatty()
         self._stop = threading.Event()
-        self.say(what)
         if self._is_terminal:
+            self.say(what)
             threading.Thread(target=self._tick, daemon=True).start()
 
     def __enter__(self) -> "Progress":

