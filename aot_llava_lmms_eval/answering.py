@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 # How the checkpoint pools and where it has newlines: of AOT's fields those that every method has, too.
 OF_CHECKPOINT = ("mm_spatial_pool_mode", "mm_newline_position")
+# Of the model's fields those that the processor has, too, and counts placeholders with.
+SHARED_WITH_PROCESSOR = ("num_clips", *OF_CHECKPOINT, "aot_newline_position")
 # Of FastVID alone: the SigLIP checkpoint whose pooling head it reads.
 POOLING_HEAD = "pooling_head"
 # What tasks say beside the options of `generate`. LLaVA's classes write on beyond `until`, too.
@@ -89,9 +91,9 @@ class Answerer:
             check_defined_for(baseline, config)
         self.processor = AOTLlavaOnevisionProcessor.from_pretrained(
             **source,
-            retention_ratio=1.0,
+            retention_ratio=config.retention_ratio,
             add_time_instruction=harness.add_time_instruction,
-            **_of_processor(overrides),
+            **{name: getattr(config, name) for name in SHARED_WITH_PROCESSOR},
         )
         self.processor.tokenizer.padding_side = "left"
         self.kept = KeptVideos(round(harness.keep_encoded_gib * 2**30))
@@ -202,12 +204,3 @@ def options_of_generate(given: Mapping[str, Any]) -> dict[str, Any]:
     options.setdefault("do_sample", bool(options.get("temperature")))
     options.setdefault("max_new_tokens", LONGEST_ANSWER)
     return {name: value for name, value in options.items() if options["do_sample"] or name not in OF_SAMPLING}
-
-
-def _of_processor(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the model's fields that the processor has, too, without the ratio: its prompts have all tokens.
-
-    The model then cuts them down to its own ratio, also where the number of tokens depends on the video.
-    """
-    shared = ("num_clips", "mm_spatial_pool_mode", "mm_newline_position", "aot_newline_position")
-    return {name: overrides[name] for name in shared if name in overrides}
