@@ -25,7 +25,7 @@ from .arguments import HarnessArguments
 from .conversations import Conversation
 from .kept_videos import KeptVideo, KeptVideos, RecordingGenerator, moved, recorded
 from .names import AOT
-from .preparing import Batch, Prepared, Preparer, Reused
+from .preparing import Batch, Prepared, Preparer
 
 logger = logging.getLogger(__name__)
 
@@ -135,7 +135,14 @@ class Answerer:
         for batch in prepared.batches:
             answers.update(zip(batch.rows, self._answer_batch(batch, options)))
         for row, reused in prepared.reused.items():
-            answers[row] = self._answer_reused(reused, prepared[row], options)
+            video = self.kept.take(reused.key)
+            if video is None:  # others took its room
+                anew = self._preparer.prepare([prepared[row]], reuse=False)
+                if anew.errors:
+                    (prepared.errors[row],) = anew.errors.values()
+                (answers[row],) = self.answer(anew, options)
+            else:
+                answers[row] = self._answer_reused(reused.text, video, options)
         return [answers[row] for row in range(len(prepared))]
 
     def _answer_batch(self, batch: Batch, options: Mapping[str, Any]) -> list[Answer]:
@@ -161,13 +168,9 @@ class Answerer:
         finally:
             self._method.made = None
 
-    def _answer_reused(self, reused: Reused, conversation: Conversation, options: Mapping[str, Any]) -> Answer:
-        video = self.kept.take(reused.key)
-        if video is None:  # others took its room
-            (batch,) = self._preparer.prepare([conversation], reuse=False).batches
-            return self._answer_batch(batch, options)[0]
+    def _answer_reused(self, text: str, video: KeptVideo, options: Mapping[str, Any]) -> Answer:
         placeholder = self.processor.video_token
-        text = reused.text.replace(placeholder, placeholder * video.num_placeholders + video.sentence)
+        text = text.replace(placeholder, placeholder * video.num_placeholders + video.sentence)
         prompt = self._tokenizer([text], return_tensors="pt")["input_ids"].to(self.model.device)
         made, of_generate = moved(video.made, self.model.device), options_of_generate(options)
         if self._method is not None:

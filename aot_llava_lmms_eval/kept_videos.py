@@ -39,7 +39,10 @@ class KeptVideo:
 
 
 class KeptVideos:
-    """Those of the last requests, by `key_of` their files; for two threads, of which one reads ahead."""
+    """Those of the last requests, by `key_of` their files; for two threads, of which one reads ahead.
+
+    They are of one model, one method and one way to sample frames.
+    """
 
     def __init__(self, max_bytes: int):
         """With 0 bytes there are never any."""

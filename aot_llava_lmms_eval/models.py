@@ -99,8 +99,8 @@ class AOTModel(lmms):
         batches = running_ahead(self._prepare, self._batches(requests), self._harness.read_ahead)
         with closing(batches), tqdm(total=len(requests), disable=self._rank != 0, desc="Model Responding") as progress:
             for options, conversations in batches:
-                unreadable += self._count_unreadable(conversations)
                 answers = self._answerer.answer(conversations, options)
+                unreadable += self._count_unreadable(conversations)
                 num_tokens += sum(answer.num_tokens for answer in answers)
                 progress.update(len(answers))
                 for answer in answers:

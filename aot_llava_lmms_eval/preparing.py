@@ -1,5 +1,6 @@
 """From conversations to what the model reads: videos are read, prompts written, and both made into tensors."""
 
+import threading
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
@@ -54,7 +55,7 @@ class Prepared(Sequence[Conversation]):
         batches: to be answered first.
         reused: by row, those without frames.
         said: by row, what is said instead where a video could not be read.
-        errors: by row, why.
+        errors: by row, why it could not; complete once all are answered.
     """
 
     conversations: Sequence[Conversation]
@@ -86,10 +87,11 @@ class _Prompt:
 
 
 class Preparer:
-    """Prepares conversations; may run in a thread of its own, for which it keeps its processor to itself."""
+    """Prepares conversations for two threads, one after the other: its processor bears one at a time."""
 
     def __init__(self, processor: AOTLlavaOnevisionProcessor, harness: HarnessArguments, kept: KeptVideos):
         self._processor, self._harness, self._kept = processor, harness, kept
+        self._lock = threading.Lock()
 
     def prepare(self, conversations: Sequence[Conversation], reuse: bool = True) -> Prepared:
         """Reads the videos that are not encoded yet, and puts together what fits into one batch.
@@ -100,6 +102,10 @@ class Preparer:
         Raises:
             OSError, ValueError: if a video cannot be read and `unreadable_videos` is "stop"; or another visual.
         """
+        with self._lock:
+            return self._prepare(conversations, reuse)
+
+    def _prepare(self, conversations: Sequence[Conversation], reuse: bool) -> Prepared:
         prepared = Prepared(conversations)
         prompts: dict[int, _Prompt] = {}
         for row, conversation in enumerate(conversations):

@@ -136,6 +136,19 @@ def test_video_that_could_not_be_read_is_tried_again(questions, tmp_path):
     assert going_on.prepare([asked, asked]).errors.keys() == {0, 1}
 
 
+def test_video_that_had_to_make_room_and_cannot_be_read_any_more(questions, tmp_path):
+    clip = tmp_path / "clip.mp4"
+    shutil.copy(questions[0].videos[0], clip)
+    asked = [of_context("What?", video) for video in (str(clip), questions[1].videos[0], str(clip))]
+    model = answerer(unreadable_videos="llava_vid", keep_encoded_gib=1e-9)  # room for none
+    prepared = [model.prepare([conversation]) for conversation in asked]
+    for batch in prepared[:2]:
+        model.answer(batch, OPTIONS)
+    clip.unlink()
+    assert model.answer(prepared[2], OPTIONS)[0].text == f"Video {clip} can not load, check the source"
+    assert str(clip) in prepared[2].errors[0]
+
+
 def test_conversations_of_another_form_are_not_kept(questions, counts):
     """Of two videos, or of a video and a picture; and an address says nothing of what lies there."""
     clip = questions[0].videos[0]
