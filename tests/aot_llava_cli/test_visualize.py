@@ -585,13 +585,13 @@ def _captions(video):
     return [captions.frame_captions(video, number)[0] for number in range(len(video.frames))]
 
 
-@pytest.mark.parametrize("retention_ratio", [0.25, 1.0])
-def test_llava_videos_newlines_are_no_tokens_of_a_frame(build_model, clip, retention_ratio):
-    """A processor that asks for all tokens leaves the ratio to the model."""
+def test_llava_videos_newlines_are_no_tokens_of_a_frame(build_model, clip):
     model = build_model(mm_spatial_pool_mode="average", mm_newline_position="grid")
     processor = random_processor(AOTLlavaOnevisionProcessor, model.config)
-    processor.retention_ratio = retention_ratio
     video = compress_clip(model, processor, clip, 4)
     assert (video.tokens_before, video.tokens_after) == (4 * 9, 9)
     assert sum(frame.num_tokens for frame in video.frames) == 9
     assert {frame.kept.shape for frame in video.frames} == {(3, 3)}
+    processor.retention_ratio = 1.0  # whatever the model's is
+    with pytest.raises(ValueError, match="keeps every video token"):
+        compress_clip(model, processor, clip, 4)
