@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 
+from hub_upload.whole_file import check_writable, write_whole
+
 from .arguments import Model, NumFrames, Video, check_model, check_video, name_of_video, read_share
 from .mini import MINI_CLIP, mini_unless_named
-from .whole_file import check_writable, write_whole
 
 _Output = Annotated[
     Path | None,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers.image_utils import load_image
 
+from aot_llava_baselines import BASELINES, BaselineGenerator, PoolingHead, build_baseline, check_defined_for
 from aot_llava_cli.answer import check_model_type
 from modeling_aot_llava import (
     AOTLlavaOnevisionConfig,
@@ -20,7 +21,6 @@ from modeling_aot_llava.configuration_aot_llava import AOT_FIELDS
 from .arguments import HarnessArguments
 from .conversations import TEMPLATES, Conversation
 from .frame_sampling import SAMPLINGS, Frames
-from .methods import BASELINES, BaselineGenerator, PoolingHead, build_baseline, check_defined_for
 from .names import AOT
 
 # How the checkpoint pools and where it has newlines: of AOT's fields those that every method has, too.

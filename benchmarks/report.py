@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import transformers
 
+from hub_upload.whole_file import write_whole
 from modeling_aot_llava.fused_kernels import triton
 
 from .parts import PARTS
@@ -56,9 +57,7 @@ def make_report(options, num_parameters: int, device: torch.device) -> dict[str,
 
 def write_json(report: dict[str, Any], file: Path) -> None:
     """Writes the report, whole or not at all."""
-    unfinished = file.with_name(f".{file.name}.unfinished")
-    unfinished.write_text(json.dumps(report, indent=1) + "\n")
-    unfinished.replace(file)
+    write_whole(file, lambda unfinished: unfinished.write_text(json.dumps(report, indent=1) + "\n"))
 
 
 def as_text(report: dict[str, Any]) -> str:

@@ -76,7 +76,7 @@ def _make_engine(folder: str):
 def _count_requests_at_once(llm, retention_ratio: float) -> tuple[int, int]:
     from vllm import SamplingParams
 
-    from benchmarks.video_questions import make_scene, render_clip
+    from mini_checkpoint.questions import make_scene, render_clip
 
     request = {
         "prompt": "<|im_start|>user <video>\nWhich way does it move?<|im_end|><|im_start|>assistant\n",

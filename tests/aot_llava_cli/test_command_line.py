@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from aot_llava_cli import answer
 from aot_llava_cli.__main__ import app
 from aot_llava_cli.mini import MINI_CHECKPOINT, MINI_CLIP, MINI_QUESTION
-from benchmarks.video_questions import ask, make_scene, render_clip
+from mini_checkpoint.questions import ask, make_scene, render_clip
 
 SUMMARY = re.compile(r"Video tokens (\d+) → (\d+) \((\d+\.\d)%\), first token after (\d+\.\d\d) s")
 

@@ -9,8 +9,8 @@ from aot_llava_lmms_eval.answering import Answerer, settings_of
 from aot_llava_lmms_eval.arguments import split_arguments
 from aot_llava_lmms_eval.conversations import as_qwen_1_5, of_context
 from aot_llava_lmms_eval.names import AOT
-from benchmarks.video_questions import make_scene, save_clip
-from benchmarks.video_questions.render import render_clip
+from mini_checkpoint.questions import make_scene, save_clip
+from mini_checkpoint.questions.render import render_clip
 
 OPTIONS = {"max_new_tokens": 4, "temperature": 0}
 

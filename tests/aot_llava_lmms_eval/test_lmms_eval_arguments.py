@@ -4,10 +4,10 @@ import dataclasses
 
 import pytest
 
+from aot_llava_baselines import BASELINES
 from aot_llava_lmms_eval.answering import options_of_generate, settings_of
 from aot_llava_lmms_eval.arguments import HARNESS, HarnessArguments, split_arguments
 from aot_llava_lmms_eval.names import AOT, METHODS
-from benchmarks.baselines import BASELINES
 from modeling_aot_llava.configuration_aot_llava import AOT_FIELDS
 
 

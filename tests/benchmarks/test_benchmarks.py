@@ -17,7 +17,6 @@ from command_results import assert_one_line
 from typer.testing import CliRunner
 
 from aot_llava_cli.__main__ import app
-from aot_llava_cli.flops import decode_flops, prefill_flops
 from benchmarks import comparison as comparison_module
 from benchmarks import plot, serving, shapes
 from benchmarks.__main__ import main
@@ -30,6 +29,7 @@ from benchmarks.report import as_text
 from benchmarks.shapes import SHAPES, build_models, fill_in_defaults, make_prompt, random_videos
 from benchmarks.stages import CompressionInputs
 from modeling_aot_llava import AOTLlavaOnevisionConfig, fused_kernels
+from modeling_aot_llava.cost_model import decode_flops, prefill_flops
 
 CPU = torch.device("cpu")
 TEXT_TOKENS = 30

@@ -6,10 +6,10 @@ import shlex
 
 import pytest
 
+from aot_llava_baselines import build_baseline
 from aot_llava_lmms_eval.answering import settings_of
 from aot_llava_lmms_eval.arguments import split_arguments
 from aot_llava_lmms_eval.names import AOT
-from benchmarks.baselines import build_baseline
 from benchmarks.reproduce.__main__ import main
 from benchmarks.reproduce.comparison import commands
 from benchmarks.reproduce.paper_tables import TABLES
