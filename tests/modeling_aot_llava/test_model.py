@@ -669,7 +669,9 @@ def test_a_compiled_model_gives_the_same(build_model, prompt, ratio):
     torch.testing.assert_close(run(compiled, inputs).logits, expected, **CLOSE)
     torch.testing.assert_close(run(compiled, inputs).logits, expected, **CLOSE)
     model.model.language_model.compile(backend="eager")
+    model.model.vision_tower.compile(backend="eager")
     torch.testing.assert_close(run(model, inputs).logits, expected, **CLOSE)
+    torch.testing.assert_close(run(compiled, inputs).logits, expected, **CLOSE)
 
 
 def test_the_projector_is_called_as_the_stock_model_calls_it(build_model, prompt):
