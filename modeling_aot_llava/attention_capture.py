@@ -125,6 +125,9 @@ def _run_and_read_states(
 
 @torch.no_grad()
 def _received_of_state(layer: nn.Module, state: Tensor) -> Tensor:
+    device = next(layer.parameters()).device
+    if device.type != "meta":  # where the weights are elsewhere; the layer before may be on another GPU
+        state = state.to(device)
     attention, state = layer.self_attn, layer.layer_norm1(state)
     if _is_fused(attention):
         queries, keys, _ = attention.qkv_proj(state).chunk(3, dim=-1)
@@ -143,12 +146,13 @@ def _may_be_compiled(vision_tower: nn.Module) -> bool:
     """Whether some part of the tower may run no hooks.
 
     `torch.compile(module)` wraps the module, `module.compile()` keeps the compiled call in it, and others put a
-    `forward` of their own into it.
+    `forward` of their own into it. accelerate's, with which a module keeps its hooks, is none of these: it may place
+    weights for the time of its call alone, when the projections must not be made by themselves.
     """
     return any(
         "_orig_mod" in module._modules
         or getattr(module, "_compiled_call_impl", None) is not None
-        or "forward" in vars(module)
+        or ("forward" in vars(module) and not hasattr(module, "_hf_hook"))
         or is_compiled_by_vllm(module)
         for module in vision_tower.modules()
     )

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from accelerate import dispatch_model
 from reference import relative_error
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import SiglipVisionConfig, SiglipVisionModel
@@ -134,6 +135,18 @@ def test_a_tower_that_hides_that_it_is_compiled_is_run_again(build_model, prompt
     monkeypatch.setattr(kind, "forward", torch.compile(kind.forward, **graphs.options))
     for video, other in zip(compress(model, pixels), expected):
         assert torch.equal(video.anchors.all, other.anchors.all)
+
+
+def test_weights_that_accelerate_places_for_a_call_are_left_to_it(build_model, prompt, tmp_path):
+    """Outside of its call the encoder has none."""
+    pixels = prompt("<video>What?").pixel_values_videos
+    model = build_model()
+    expected = compress(model, pixels)
+    device_map = {"embeddings": "cpu", "encoder": "disk", "post_layernorm": "cpu"}
+    dispatch_model(model.model.vision_tower, device_map, main_device="cpu", offload_dir=tmp_path, force_hooks=True)
+    assert model.model.vision_tower.encoder.layers[0].layer_norm1.weight.is_meta
+    for video, other in zip(compress(model, pixels), expected):
+        assert torch.equal(video.tokens, other.tokens)
 
 
 def test_gradients_of_the_tower_are_those_of_the_eager_one(build_model, prompt, graphs):
