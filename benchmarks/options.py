@@ -88,6 +88,13 @@ def make_parser(prog: str) -> OneLineParser:
         metavar="N,...",
         help="batch sizes, one video a row (default: 1,8; on a CPU 1)",
     )
+    add(
+        "--frames-at-once",
+        type=_list_of(count),
+        default=(8,),
+        metavar="N,...",
+        help="with the smallest ratio of a longer video also encode so many frames at a time (default: 8, beside 32)",
+    )
     add("--repeats", type=count, metavar="N", help="measured rounds (default: 5; on a CPU 3, or 1 with 7b)")
     add(
         "--decode-tokens",

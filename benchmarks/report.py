@@ -193,7 +193,7 @@ def _stage_tables(cases: list[dict[str, Any]], width: int) -> list[str]:
 def _name(case: dict[str, Any]) -> str:
     if case["retention_ratio"] is None:
         return "stock"
-    return f"AOT {case['retention_ratio']:.0%}" + (", eager" if case["eager"] else "")
+    return f"AOT {case['retention_ratio']:.0%}" + (f", {case['variation']}" if case["variation"] else "")
 
 
 def _stage(stages: dict[str, Any], name: str) -> str:

@@ -37,7 +37,7 @@ def check_can_be_served(config) -> None:
         config: an `AOTLlavaOnevisionConfig`.
 
     Raises:
-        ValueError: if the number of video tokens depends on the video, or vLLM is to compile the vision tower.
+        ValueError: if the number of video tokens depends on the video.
         ImportError: if vLLM or transformers are releases that this code was not made for.
     """
     _check_releases()
@@ -47,11 +47,6 @@ def check_can_be_served(config) -> None:
             f"`{name}` is {getattr(config, name)!r}, with which the number of video tokens depends on the video, but "
             'vLLM must know it beforehand: serve a folder with `recipe="paper"` and without `temporal_threshold`, or '
             """add --hf-overrides '{"recipe": "paper", "temporal_threshold": null, "keep_ratio": null}'."""
-        )
-    if _compiles_vision_tower():
-        raise ValueError(
-            "`compile_mm_encoder` is True, but AOT cannot read the attention of a compiled vision tower: leave "
-            "`compile_mm_encoder` out of --compilation-config."
         )
     _warn_of_other_frames()
 
@@ -91,6 +86,11 @@ def tells_vllm(call: Callable[..., BatchFeature]) -> Callable[..., BatchFeature]
     return call_telling
 
 
+def is_compiled_by_vllm(module: nn.Module) -> bool:
+    """Whether vLLM compiles this module by itself, as the vision tower with `compile_mm_encoder`."""
+    return getattr(module, "do_not_compile", True) is False
+
+
 def mean_over_ranks(received: Tensor, projection: nn.Module) -> Tensor:
     """The mean of what the ranks of a tensor-parallel vision tower computed, each from the heads that it has.
 
@@ -125,11 +125,6 @@ def _check_releases() -> None:
             f"{_text(TRANSFORMERS_FROM)} and before {_text(TRANSFORMERS_BEFORE)}: run "
             f"`pip install --no-deps 'transformers=={_text(TRANSFORMERS_FROM)}.*'`."
         )
-
-
-def _compiles_vision_tower() -> bool:
-    vllm_config = _vllm_config()
-    return vllm_config is not None and bool(vllm_config.compilation_config.compile_mm_encoder)
 
 
 def _warn_of_other_frames() -> None:

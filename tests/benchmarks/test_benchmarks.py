@@ -191,6 +191,25 @@ def test_a_trace_is_written_on_request(models, tmp_path):
     assert "aten::bmm" in names
 
 
+def test_fewer_frames_at_once_are_measured_beside_the_default(models):
+    """Of the smallest ratio, where the video has more frames; time and memory, no stages."""
+    options = parse_options([*QUICK, "--ratios", "1.0,0.1", "--frames-at-once", "1,4"], "benchmarks")
+    fill_in_defaults(options, CPU)
+    options.frames, options.stage_frames, options.repeats = [3], [], 1
+    comparison = Comparison(*models, options, contextlib.nullcontext)
+    calls = []
+    handle = models[1].model.vision_tower.register_forward_pre_hook(lambda _, inputs: calls.append(len(inputs[0])))
+    (cases,) = comparison.run()
+    handle.remove()
+    assert [case["variation"] for case in cases] == [None, None, None, "1 frames at once"]
+    assert cases[-1]["memory_growth_bytes"]["samples"]
+    assert "stages" in cases[-2]
+    assert "stages" not in cases[-1]
+    assert calls.count(3) >= 2
+    assert calls.count(1) >= 3
+    assert comparison.num_steps == len(cases) + 1
+
+
 def test_on_a_gpu_aot_also_runs_without_its_kernels(models, monkeypatch):
     """What a GPU's run compares, without one: the kernels are refused for the eager contender alone."""
     options = parse_options([*QUICK, "--ratios", "1.0,0.1"], "benchmarks")

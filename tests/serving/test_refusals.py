@@ -12,7 +12,6 @@ from modeling_aot_llava import AOTLlavaOnevisionConfig, vllm_serving
     [
         ({"hf_overrides": {"recipe": "released"}}, "`recipe` is 'released'.*depends on the video"),
         ({"hf_overrides": {"temporal_threshold": 0.3}}, "`temporal_threshold` is 0.3.*depends on the video"),
-        ({"compilation_config": {"compile_mm_encoder": True}}, "`compile_mm_encoder` is True"),
     ],
 )
 def test_an_engine_is_refused(folder, answers, settings, message):
