@@ -9,6 +9,7 @@ import math
 import torch
 from torch import Tensor
 
+from .exact_products import exact_product
 from .frame_clips import StepOrder
 from .optimal_transport import aggregate, directions_of, nearest_anchor
 from .paper_recipe import PaperRecipe
@@ -93,7 +94,7 @@ def merge_next_frame(
     Returns:
         The updated anchors (K, A, D), and which sources went into them (K, S); the others changed and are kept.
     """
-    similarity = source_directions @ directions_of(anchors).transpose(-1, -2)
+    similarity = exact_product(source_directions, directions_of(anchors).transpose(-1, -2))
     cost = recipe.inter_frame_cost(similarity, step, source_mask, anchor_mask)
     plan = recipe.transport(cost, source_mask, anchor_mask)
     assignment = plan / plan.sum(-1, keepdim=True).clamp(min=SMALLEST_ROW_SUM)  # p_ij, Eq. 15
@@ -109,6 +110,12 @@ def merge_next_frame(
 
 
 def _on_device(lists: list[list[int]], device: torch.device) -> tuple[Tensor, ...]:
-    # One copy, which a GPU's host does not wait for.
-    together = torch.tensor([number for numbers in lists for number in numbers], dtype=torch.int64, device="cpu")
-    return together.to(device, non_blocking=True).split([len(numbers) for numbers in lists])
+    numbers = [number for numbers in lists for number in numbers]
+    if device.type == "cuda":
+        # As arguments of a kernel. A copy would make the host wait or, from pinned memory, be made again whenever a
+        # CUDA graph is replayed, whatever lies there then.
+        together = torch.zeros(len(numbers), dtype=torch.int64, device=device)
+        torch._foreach_add_(together.unbind(), numbers)
+    else:
+        together = torch.tensor(numbers, dtype=torch.int64, device=device)
+    return together.split([len(numbers) for numbers in lists])

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from .exact_products import without_autocast
 from .frame_clips import dynamic_clip_lengths
 from .inter_frame_transport import merge_along_time
 from .intra_frame_transport import aggregate_within_frames
@@ -38,9 +39,6 @@ from .token_anchors import (
     true_positions_first,
 )
 from .token_budget import TokenBudget, newline_places, plan_token_budget
-
-# As many frames as the paper samples are encoded and compressed at a time: a longer video takes no more memory for it.
-FRAMES_AT_ONCE = 32
 
 
 @dataclass
@@ -131,16 +129,17 @@ def compress_video_features(
     """
     budget = plan_token_budget(config, len(patch_features), num_video_tokens)
     _check_frame_features(frame_features, len(patch_features), config)
+    frames = config.frames_at_once
     parts = [
         compress_frames(
-            patch_features[first : first + FRAMES_AT_ONCE],
-            local_attention[first : first + FRAMES_AT_ONCE],
-            global_attention[first : first + FRAMES_AT_ONCE],
+            patch_features[first : first + frames],
+            local_attention[first : first + frames],
+            global_attention[first : first + frames],
             budget,
             config,
             first_frame=first,
         )
-        for first in range(0, len(patch_features), FRAMES_AT_ONCE)
+        for first in range(0, len(patch_features), frames)
     ]
     return compress_along_time(FrameTokens.join(parts), budget, config, frame_features)
 
@@ -164,9 +163,9 @@ def compress_frames(
         ValueError: if the config does not fit the shapes.
     """
     _check_shapes(patch_features, local_attention, global_attention, config)
-    with torch.autocast(patch_features.device.type, enabled=False):
+    with without_autocast(patch_features.device):
         features, global_attention = patch_features.float(), global_attention.float()
-        recipe = _recipe_of(config, budget)
+        recipe = recipe_of(config, budget)
         anchors = _choose_anchors(local_attention.float(), global_attention, budget, config, recipe, first_frame)
         is_anchor = anchors.all
         anchor_index, source_index = true_positions_first(is_anchor).tensor_split([anchors.count], dim=1)
@@ -189,10 +188,10 @@ def compress_along_time(
         frames: of `compress_frames`, with the same budget.
         frame_features: (F, Dv); needed for dynamic clips only.
     """
-    with torch.autocast(frames.tokens.device.type, enabled=False):
+    with without_autocast(frames.tokens.device):
         if config.clip_segmentation == "dynamic":
             budget = budget.with_clips(_dynamic_clips(frame_features, budget, config))
-        recipe = _recipe_of(config, budget)
+        recipe = recipe_of(config, budget)
         index, token_mask = recipe.positions(frames.pooled_kept)
         video_tokens, changed = merge_along_time(frames.tokens, token_mask, budget, config, recipe)
     return VideoTokens(
@@ -228,7 +227,7 @@ def with_base_newlines(videos: Tensor, newline: Tensor, config) -> Tensor:
     return torch.stack([insert_newlines(tokens, places, newline, ends) for tokens in videos])
 
 
-def _recipe_of(config, budget: TokenBudget) -> PaperRecipe:
+def recipe_of(config, budget: TokenBudget) -> PaperRecipe:
     """The recipe that the config names, for one video. Nothing else asks for the name."""
     return (ReleasedRecipe if config.recipe == "released" else PaperRecipe)(config, budget)
 
