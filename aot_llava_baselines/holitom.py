@@ -30,14 +30,13 @@ def best_windows(tokens: Tensor, similarity_threshold: float) -> tuple[list[tupl
         First and last frame of each window, and how many tokens they save.
     """
     similar = torch.cosine_similarity(tokens[:-1], tokens[1:], dim=-1) > similarity_threshold
+    num_static = _count_static(similar)
     best, starts = [0], [0]
     for last in range(1, len(tokens)):
         best.append(best[last - 1])
         starts.append(last)
-        static = torch.ones_like(similar[0])
         for first in range(last - 1, -1, -1):
-            static = static & similar[first]
-            saved = (best[first - 1] if first else 0) + int(static.sum()) * (last - first)
+            saved = (best[first - 1] if first else 0) + num_static[first][last - first - 1] * (last - first)
             if saved > best[last]:
                 best[last], starts[last] = saved, first
     windows, last = [], len(tokens) - 1
@@ -45,6 +44,14 @@ def best_windows(tokens: Tensor, similarity_threshold: float) -> tuple[list[tupl
         windows.append((starts[last], last))
         last = starts[last] - 1
     return windows[::-1], best[-1]
+
+
+def _count_static(similar: Tensor) -> list[list[int]]:
+    """From each frame on, how many places are static up to each later frame; read at once."""
+    counts = torch.zeros(len(similar), len(similar), dtype=torch.long, device=similar.device)
+    for first in range(len(similar)):
+        counts[first, : len(similar) - first] = similar[first:].cumprod(0).sum(1)
+    return counts.tolist()
 
 
 def holitom(

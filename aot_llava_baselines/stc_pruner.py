@@ -28,14 +28,12 @@ def stc_pruner(tokens: Tensor, tokens_per_frame: int, chunk_size: int = 1) -> Te
     Returns:
         (F, t) places, ascending.
     """
-    scores, memory = [], []
-    for chunk in tokens.split(chunk_size):
-        quiet = quiet_channels(chunk)
-        memory.append(quiet.mean((0, 1)))
-        units = torch.nn.functional.normalize(quiet, dim=-1)
-        seen = torch.nn.functional.normalize(torch.stack(memory).mean(0), dim=-1)
-        scores.append(likeness(units, seen) + likeness(units, units.mean(1, keepdim=True)))
-    return greatest(-torch.cat(scores), tokens_per_frame).sort(-1).values
+    quiet = [quiet_channels(chunk) for chunk in tokens.split(chunk_size)]
+    memory = torch.stack([chunk.mean((0, 1)) for chunk in quiet]).cumsum(0)  # only its direction is looked at
+    seen = torch.nn.functional.normalize(memory, dim=-1).repeat_interleave(chunk_size, 0)[: len(tokens)]
+    units = torch.nn.functional.normalize(torch.cat(quiet), dim=-1)
+    scores = likeness(units, seen.unsqueeze(1)) + likeness(units, units.mean(1, keepdim=True))
+    return greatest(-scores, tokens_per_frame).sort(-1).values
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,11 @@
 """The vision tower's run over the frames of a video, and its layers one by one for the methods that work inside it."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 from transformers import LlavaOnevisionConfig
 
-from modeling_aot_llava.attention_capture import capture_attention_received
+from modeling_aot_llava.attention_capture import run_and_read_attention
 from modeling_aot_llava.cost_model import prefill_flops
 from modeling_aot_llava.token_anchors import attention_received
 
@@ -75,14 +73,14 @@ class VisionLayers:
         return self._tower.embeddings(frames)
 
     def run(self, frames: Tensor) -> TowerOutput:
-        """The stock run, with the tower's own attention kernel."""
-        with (
-            capture_attention_received(self._tower, (self.last,)) as received,
-            keep_output(self.layers[-1].self_attn.k_proj) as keys,
-        ):
-            outputs = self._tower(frames, output_hidden_states=True, return_dict=True)
+        """The stock run, with the tower's own attention kernel, compiled or not."""
+        outputs, received = run_and_read_attention(
+            self._tower, frames, (self.last,), output_hidden_states=True, return_dict=True
+        )
+        given = outputs.hidden_states[len(self.layers) - 1]
+        keys = self.layers[-1].self_attn.k_proj(self.layers[-1].layer_norm1(given))
         patches = outputs.hidden_states[self._feature_layer]
-        return TowerOutput(patches, received[self.last], self.mean_over_heads(keys[0]))
+        return TowerOutput(patches, received[self.last], self.mean_over_heads(keys))
 
     def mean_over_heads(self, projected: Tensor) -> Tensor:
         """(F, N, C) -> (F, N, w)."""
@@ -102,14 +100,3 @@ def num_layers_read(config: LlavaOnevisionConfig) -> int:
 def _num_layers(num_layers: int, feature_layer: int) -> int:
     # The first hidden state comes before all layers.
     return feature_layer % (num_layers + 1)
-
-
-@contextmanager
-def keep_output(module: nn.Module) -> Iterator[list[Tensor]]:
-    """Yields a list of what the module gives while the block runs."""
-    kept: list[Tensor] = []
-    handle = module.register_forward_hook(lambda _module, _inputs, output: kept.append(output))
-    try:
-        yield kept
-    finally:
-        handle.remove()
