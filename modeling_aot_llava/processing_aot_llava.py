@@ -58,6 +58,9 @@ SETTINGS = (
 
 # How many tokens of each video to keep, newline not counted: an argument of the model's `get_video_features`.
 KEPT_VIDEO_TOKENS = "kept_video_tokens"
+# Height and width of each frame: an argument that the stock model takes, too, and leaves unread. It tells AOT's that
+# the call has asked for as many tokens as there are placeholders; without it, a full prompt is the stock processor's.
+FRAME_SIZES = "image_sizes_videos"
 
 
 class AOTLlavaOnevisionVideosKwargs(VideosKwargs, total=False):
@@ -212,8 +215,8 @@ class AOTLlavaOnevisionProcessor(LlavaOnevisionProcessor):
         # vLLM asks where the placeholders are, and the model is told there how many tokens to keep. So do assistant
         # masks, together with the offsets of tokens; those inputs go to `forward`, which sees the placeholders.
         is_for_vllm = "text_replacement_offsets" in inputs and "offset_mapping" not in inputs
+        inputs.pop(FRAME_SIZES if is_for_vllm else KEPT_VIDEO_TOKENS, None)
         if not is_for_vllm:
-            inputs.pop(KEPT_VIDEO_TOKENS, None)
             _check_videos_fit_together(inputs)
         return inputs
 
@@ -243,9 +246,12 @@ class AOTLlavaOnevisionProcessor(LlavaOnevisionProcessor):
             replacements = [video + sentence for video, sentence in zip(replacements, sentences)]
             if not returns_metadata:
                 processed_videos.pop("video_metadata")
-        processed_videos[KEPT_VIDEO_TOKENS] = [
-            self._count_video_tokens(len(video), retention_ratio) for video in processed_videos["pixel_values_videos"]
-        ]
+        pixels = processed_videos["pixel_values_videos"]
+        counts = [self._count_video_tokens(len(video), retention_ratio) for video in pixels]
+        processed_videos[KEPT_VIDEO_TOKENS] = counts
+        keeps_all = any(count == len(video) * self._pooled_grid_size**2 for count, video in zip(counts, pixels))
+        if retention_ratio is not None or keeps_all:
+            processed_videos[FRAME_SIZES] = [[list(frame.shape[-2:]) for frame in video] for video in pixels]
         return processed_videos, replacements
 
     def replace_video_token(

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .frame_clips import StepOrder
 from .paper_recipe import PaperRecipe
-from .spatial_pooling import COVERAGE_STEP, coverage_of
+from .spatial_pooling import coverage_of, coverage_steps
 from .token_anchors import true_positions
 from .token_budget import TokenBudget, released_keep_ratio
 
@@ -54,7 +54,7 @@ class ReleasedRecipe(PaperRecipe):
 
     def choose_pooled_positions(self, is_anchor: Tensor, global_attention: Tensor, pooling: Tensor) -> Tensor:
         """All positions that the anchors cover by half or more, (F, P) bool; a frame may have none."""
-        return coverage_of(is_anchor, pooling) * COVERAGE_STEP >= MIN_COVERAGE - COVERAGE_STEP / 2
+        return coverage_of(is_anchor, pooling) >= MIN_COVERAGE * coverage_steps(len(pooling))
 
     def positions(self, kept: Tensor) -> tuple[Tensor, Tensor]:
         """Where the kept positions are, in raster order, and which of these are no padding: (F, n) each."""
