@@ -9,7 +9,7 @@ from .error_texts import show
 from .llava_video_checkpoint import config_of_original, is_original
 from .plain_numbers import is_integer, is_number, plain
 from .required_transformers import check_transformers
-from .token_budget import newline_places, pooled_grid_size
+from .token_budget import FrameGrid, newline_places, pooled_grid_size
 
 check_transformers()
 
@@ -157,6 +157,11 @@ class AOTLlavaOnevisionConfig(LlavaOnevisionConfig):
     def pooled_grid_size(self) -> int:
         """Side of the pooled grid; a frame has P = side * side pooled tokens."""
         return pooled_grid_size(self.patch_grid_size, self.mm_spatial_pool_mode)
+
+    @property
+    def frame_grid(self) -> FrameGrid:
+        """The grid of every frame, and its pooling."""
+        return FrameGrid((self.patch_grid_size, self.patch_grid_size), self.mm_spatial_pool_mode)
 
     @property
     def compressed_newline_position(self) -> str:

@@ -49,7 +49,7 @@ def warn_of_other_ratio(kept_video_tokens: Counts, num_frames: int, config) -> N
 
 def warn_of_other_anchors(kept_video_tokens: Counts | None, num_frames: int, config) -> None:
     """Says once that `num_anchors` was chosen for another ratio than the call asks for."""
-    if not has_deliberate_anchors(config):
+    if not has_deliberate_anchors(config, config.frame_grid):
         return
     configured = _configured_count(num_frames, config)
     for count in kept_video_tokens or ():
@@ -58,7 +58,7 @@ def warn_of_other_anchors(kept_video_tokens: Counts | None, num_frames: int, con
             logger.warning_once(
                 f"The config's `num_anchors` is {config.num_anchors} beside `retention_ratio={config.retention_ratio:g}"
                 f"`, and is kept for this call, too, whose ratio is {ratio:g} and would have "
-                f"{anchors_of_ratio(config, ratio)}: set `model.config.num_anchors = None` for the number of each "
+                f"{anchors_of_ratio(config.frame_grid, ratio)}: set `model.config.num_anchors = None` for the number of each "
                 "ratio."
             )
 

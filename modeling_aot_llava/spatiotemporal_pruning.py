@@ -12,7 +12,7 @@
 
 Where the authors' released program does otherwise than the paper, a recipe decides: paper_recipe, released_recipe.
 
-F frames, N = G * G patches, P pooled positions, D channels, M anchors, K clips; n is the number of tokens that a frame
+F frames, N patches, P pooled positions, D channels, M anchors, K clips; n is the number of tokens that a frame
 keeps in step 3 (M_p; padded to the largest frame in the released recipe).
 """
 
@@ -37,7 +37,7 @@ from .token_anchors import (
     true_positions,
     true_positions_first,
 )
-from .token_budget import TokenBudget, newline_places, plan_token_budget
+from .token_budget import FrameGrid, TokenBudget, newline_places, plan_token_budget
 
 # As many frames as the paper samples are encoded and compressed at a time: a longer video takes no more memory for it.
 FRAMES_AT_ONCE = 32
@@ -163,7 +163,7 @@ def compress_frames(
     Raises:
         ValueError: if the config does not fit the shapes.
     """
-    _check_shapes(patch_features, local_attention, global_attention, config)
+    _check_shapes(patch_features, local_attention, global_attention, budget.grid)
     with torch.autocast(patch_features.device.type, enabled=False):
         features, global_attention = patch_features.float(), global_attention.float()
         recipe = _recipe_of(config, budget)
@@ -173,7 +173,7 @@ def compress_frames(
         old_anchors = _take(features, anchor_index)
         new_anchors = aggregate_within_frames(features, old_anchors, anchor_index, source_index, config, recipe)
 
-        pooling = pooling_matrix(config.patch_grid_size, features.device, config.mm_spatial_pool_mode)
+        pooling = pooling_matrix(budget.grid.patches, features.device, budget.grid.pooling)
         kept = recipe.choose_pooled_positions(is_anchor, global_attention, pooling)
         index, _ = recipe.positions(kept)
         tokens = pool_kept_positions(features, new_anchors - old_anchors, anchor_index, index, pooling)
@@ -252,6 +252,7 @@ def _choose_anchors(
         window_size=config.local_window_size,
         local_ratio=config.local_anchor_ratio,
         fill_up=recipe.fills_up_anchors,
+        grid=budget.grid.patches,
     )
 
 
@@ -268,12 +269,12 @@ def _take(features: Tensor, index: Tensor) -> Tensor:
     return features.gather(1, index.unsqueeze(-1).expand(-1, -1, features.shape[-1]))
 
 
-def _check_shapes(patch_features: Tensor, local_attention: Tensor, global_attention: Tensor, config) -> None:
+def _check_shapes(patch_features: Tensor, local_attention: Tensor, global_attention: Tensor, grid: FrameGrid) -> None:
     num_frames, num_patches = patch_features.shape[:2]
-    grid = config.patch_grid_size
-    if num_patches != grid * grid:
+    if num_patches != grid.num_patches:
+        height, width = grid.patches
         raise ValueError(
-            f"`patch_features` has {num_patches} patches a frame, but the config's vision tower has {grid} x {grid}."
+            f"`patch_features` has {num_patches} patches a frame, but the vision tower makes {height} x {width}."
         )
     for name, attention in (("local_attention", local_attention), ("global_attention", global_attention)):
         if attention.shape != (num_frames, num_patches):
