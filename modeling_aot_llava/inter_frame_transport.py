@@ -20,13 +20,19 @@ SMALLEST_ROW_SUM = 1e-30
 
 
 def merge_along_time(
-    tokens: Tensor, token_mask: Tensor | None, budget: TokenBudget, config, recipe: PaperRecipe
+    tokens: Tensor,
+    token_mask: Tensor | None,
+    budget: TokenBudget,
+    config,
+    recipe: PaperRecipe,
+    num_compared: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Inter-frame transport (Eq. 13-16, Algorithm 2): one transport a step for all clips at once.
 
     Args:
         tokens: (F, n, D), the tokens of each frame.
         token_mask: (F, n), false where a row is padding; None where none is.
+        num_compared: the first channels, by which tokens are compared; None for all.
 
     Returns:
         The video's tokens (B, D) clip by clip, and which tokens of later frames were kept as they are, (F, n) bool.
@@ -38,7 +44,7 @@ def merge_along_time(
     )
     tokens = tokens[by_step]
     token_mask = None if token_mask is None else token_mask[by_step]
-    directions = directions_of(tokens)
+    directions = directions_of(tokens[..., :num_compared])
     merged_ranks = torch.arange(tokens.shape[1], device=tokens.device) >= quotas.unsqueeze(1)
 
     num_clips = order.clips_at[0]
@@ -85,7 +91,8 @@ def merge_next_frame(
     Args:
         anchors: (K, A, D).
         sources: (K, S, D), the next frame's tokens.
-        source_directions: (K, S, D), the same with norm 1.
+        source_directions: (K, S, D), the same with norm 1; or of the first channels alone, where only these are
+            compared.
         merged_ranks: (K, S), by rank of q: false for as many as the frame keeps, where the recipe has an exact budget.
         step: distance in frames to the clips' first frames.
         anchor_mask, source_mask: (K, A) and (K, S), false where a row is padding.
@@ -93,7 +100,7 @@ def merge_next_frame(
     Returns:
         The updated anchors (K, A, D), and which sources went into them (K, S); the others changed and are kept.
     """
-    similarity = source_directions @ directions_of(anchors).transpose(-1, -2)
+    similarity = source_directions @ directions_of(anchors[..., : source_directions.shape[-1]]).transpose(-1, -2)
     cost = recipe.inter_frame_cost(similarity, step, source_mask, anchor_mask)
     plan = recipe.transport(cost, source_mask, anchor_mask)
     assignment = plan / plan.sum(-1, keepdim=True).clamp(min=SMALLEST_ROW_SUM)  # p_ij, Eq. 15

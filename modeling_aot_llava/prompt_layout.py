@@ -116,7 +116,9 @@ class Prompt:
             input_ids=_take(self.input_ids, layout, pad_token_id),
             inputs_embeds=_take(self.inputs_embeds, layout, 0),
             attention_mask=new_mask,
-            position_ids=None if self.position_ids is None else _without_removed(self.position_ids, mask.long(), layout),
+            position_ids=None
+            if self.position_ids is None
+            else _without_removed(self.position_ids, mask.long(), layout),
             labels=_take(self.labels, layout, IGNORED_LABEL),
             shift_labels=_take(self.shift_labels, layout, IGNORED_LABEL),
         )
@@ -174,9 +176,7 @@ def find_placeholder_spans(is_placeholder: Tensor, num_videos: int) -> list[Plac
     ]
 
 
-def tokens_to_keep(
-    spans: Sequence[PlaceholderSpan], num_frames: int, config, is_asked_for: bool
-) -> list[int | None]:
+def tokens_to_keep(spans: Sequence[PlaceholderSpan], num_frames: int, config, is_asked_for: bool) -> list[int | None]:
     """B of each video as the prompt has it, newline tokens not counted; None where the config's ratio decides.
 
     Args:

@@ -26,9 +26,7 @@ def pool_grid(grid: Tensor, mode: str) -> Tensor:
     return functional.interpolate(grid, size=(height, width), mode="bilinear")
 
 
-def pooling_matrix(
-    grid: int | tuple[int, int], device: torch.device | str = "cpu", mode: str = "bilinear"
-) -> Tensor:
+def pooling_matrix(grid: int | tuple[int, int], device: torch.device | str = "cpu", mode: str = "bilinear") -> Tensor:
     """The base model's spatial pooling as a matrix (P, N); see `pool_grid`.
 
     Args:

@@ -17,7 +17,7 @@ keeps in step 3 (M_p; padded to the largest frame in the released recipe).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 import torch
@@ -83,12 +83,14 @@ class FrameTokens:
         anchors: token anchors on the patch grid, masks of (F, N).
         pooled_kept: (F, P) bool, the pooled positions of the tokens.
         dtype: that of the patch features, which the video's tokens will have again.
+        num_compared: the first channels, by which tokens are compared; None for all.
     """
 
     tokens: Tensor
     anchors: TokenAnchors
     pooled_kept: Tensor
     dtype: torch.dtype
+    num_compared: int | None = None
 
     @classmethod
     def join(cls, parts: Sequence["FrameTokens"]) -> "FrameTokens":
@@ -102,7 +104,8 @@ class FrameTokens:
             global_=torch.cat([part.anchors.global_ for part in parts]),
             count=parts[0].anchors.count,
         )
-        return cls(torch.cat(padded), anchors, torch.cat([part.pooled_kept for part in parts]), parts[0].dtype)
+        pooled_kept = torch.cat([part.pooled_kept for part in parts])
+        return replace(parts[0], tokens=torch.cat(padded), anchors=anchors, pooled_kept=pooled_kept)
 
 
 def compress_video_features(
@@ -152,6 +155,7 @@ def compress_frames(
     budget: TokenBudget,
     config,
     first_frame: int = 0,
+    num_compared: int | None = None,
 ) -> FrameTokens:
     """Steps 1 to 3: what some frames of a video keep before they are compared with each other.
 
@@ -159,6 +163,8 @@ def compress_frames(
         patch_features, local_attention, global_attention: as in `compress_video_features`, of these frames.
         budget: that of the whole video.
         first_frame: where these frames begin in the video.
+        num_compared: channels beyond so many ride along: they are folded with the same weights, but say nothing of
+            how alike tokens are. By default all are compared.
 
     Raises:
         ValueError: if the config does not fit the shapes.
@@ -171,13 +177,15 @@ def compress_frames(
         is_anchor = anchors.all
         anchor_index, source_index = true_positions_first(is_anchor).tensor_split([anchors.count], dim=1)
         old_anchors = _take(features, anchor_index)
-        new_anchors = aggregate_within_frames(features, old_anchors, anchor_index, source_index, config, recipe)
+        new_anchors = aggregate_within_frames(
+            features, old_anchors, anchor_index, source_index, config, recipe, num_compared
+        )
 
         pooling = pooling_matrix(budget.grid.patches, features.device, budget.grid.pooling)
         kept = recipe.choose_pooled_positions(is_anchor, global_attention, pooling)
         index, _ = recipe.positions(kept)
         tokens = pool_kept_positions(features, new_anchors - old_anchors, anchor_index, index, pooling)
-    return FrameTokens(tokens=tokens, anchors=anchors, pooled_kept=kept, dtype=patch_features.dtype)
+    return FrameTokens(tokens, anchors, pooled_kept=kept, dtype=patch_features.dtype, num_compared=num_compared)
 
 
 def compress_along_time(
@@ -194,7 +202,9 @@ def compress_along_time(
             budget = budget.with_clips(_dynamic_clips(frame_features, budget, config))
         recipe = _recipe_of(config, budget)
         index, token_mask = recipe.positions(frames.pooled_kept)
-        video_tokens, changed = merge_along_time(frames.tokens, token_mask, budget, config, recipe)
+        video_tokens, changed = merge_along_time(
+            frames.tokens, token_mask, budget, config, recipe, frames.num_compared
+        )
     return VideoTokens(
         tokens=video_tokens.to(frames.dtype),
         anchors=frames.anchors,
