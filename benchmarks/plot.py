@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from hub_upload.whole_file import write_whole
+
 from .options import OneLineParser
 
 PROGRAM = "python -m benchmarks.plot"
@@ -60,7 +62,7 @@ def _draw_batch(cases: list[Case], title: str, file: Path) -> None:
             panel.grid(alpha=0.3)
             panel.set_ylim(0, 1.08 * panel.get_ylim()[1])
             panel.legend(fontsize="small")
-    figure.savefig(file, dpi=120)
+    write_whole(file, lambda unfinished: figure.savefig(unfinished, dpi=120))
 
 
 def _lines(

@@ -18,6 +18,7 @@ CODE_OF_CONFIG = {
     "AutoModel": "modeling_aot_llava.AOTLlavaOnevisionModel",
     "AutoModelForImageTextToText": "modeling_aot_llava.AOTLlavaOnevisionForConditionalGeneration",
     "AutoModelForMultimodalLM": "modeling_aot_llava.AOTLlavaOnevisionForConditionalGeneration",
+    "AutoModelForPreTraining": "modeling_aot_llava.AOTLlavaOnevisionForConditionalGeneration",
 }
 CODE_OF_PROCESSOR = {"AutoProcessor": "processing_aot_llava.AOTLlavaOnevisionProcessor"}
 

@@ -5,7 +5,7 @@ Since transformers 5.20 `forward` and `generate` take what the encoders made of 
 tokens where they are not yet, hands both to the parent, and the parent does all the rest.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -26,6 +26,7 @@ from .configuration_aot_llava import AOT_FIELDS, AOTLlavaOnevisionConfig
 from .conversation_cache import count_cached_columns, find_caches, mark_as_fitted
 from .generation_options import GenerationOptions, check_chunked_prefill
 from .kept_video_tokens import check_one_count_a_video, keeps_all_tokens, warn_of_other_anchors, warn_of_other_ratio
+from .kernel_warm_up import EXPECTED_FRAMES, warm_up_kernels
 from .prompt_fitting import as_one_tensor, check_no_video_is_missing, encode_images, encode_videos
 from .prompt_layout import Prompt
 from .spatial_pooling import pool_grid
@@ -77,9 +78,13 @@ class AOTLlavaOnevisionModel(LlavaOnevisionModel):
                 f"`config` is a {type(config).__name__}, but AOT needs an AOTLlavaOnevisionConfig. Load it with "
                 "AOTLlavaOnevisionConfig.from_pretrained, which takes stock checkpoints too."
             )
-        if is_served_by_vllm(config):
+        is_served = is_served_by_vllm(config)
+        if is_served:
             check_can_be_served(config)
         super().__init__(config)
+        if is_served and torch.cuda.is_available():  # a server's first request is not to wait for a compiler
+            gpu = torch.device("cuda", torch.cuda.current_device())
+            warm_up_kernels(config, torch.get_default_dtype(), gpu, gpu)
 
     def save_pretrained(self, *args, **kwargs):
         self.config.auto_map = dict(AUTO_MAP)
@@ -181,6 +186,16 @@ class AOTLlavaOnevisionModel(LlavaOnevisionModel):
             **kwargs,
         )
 
+    def warm_up_kernels(self, num_frames: Iterable[int] = EXPECTED_FRAMES) -> None:
+        """Compiles AOT's GPU kernels now; otherwise the first video that needs one waits some seconds for it.
+
+        Args:
+            num_frames: the lengths of videos to be ready for, at the config's retention ratio.
+        """
+        transport_device = next(self.multi_modal_projector.parameters()).device
+        tower = self.vision_tower
+        warm_up_kernels(self.config, tower.dtype, tower.device, transport_device, num_frames)
+
 
 class AOTLlavaOnevisionForConditionalGeneration(LlavaOnevisionForConditionalGeneration):
     """LLaVA-OneVision that answers from a tenth of the video tokens (AOT, arXiv 2603.01400), without training.
@@ -189,8 +204,9 @@ class AOTLlavaOnevisionForConditionalGeneration(LlavaOnevisionForConditionalGene
     with a prompt made by `AOTLlavaOnevisionProcessor` or by the stock processor.
 
     Changes to the parent class:
-    - videos reach the language model compressed, see [`AOTLlavaOnevisionModel`]; with `config.retention_ratio >= 1`
-      and full prompts everything is the parent's, bit for bit. AOT adds no parameters.
+    - videos reach the language model compressed, see [`AOTLlavaOnevisionModel`]. The call of the processor says how
+      many tokens are kept; where it asks for all, everything is the parent's, bit for bit. A full prompt of the stock
+      processor, which cannot ask, is cut down to `config.retention_ratio`. AOT adds no parameters.
     - a prompt whose placeholders are as many as the tokens, as `AOTLlavaOnevisionProcessor` writes it, is the parent's
       business alone. Any other is fitted: `forward` then computes logits and loss over the fitted prompt, labels of
       removed placeholders being ignored, and `generate` puts the caller's own prompt in front of the answer. What the

@@ -116,9 +116,7 @@ class Prompt:
             input_ids=_take(self.input_ids, layout, pad_token_id),
             inputs_embeds=_take(self.inputs_embeds, layout, 0),
             attention_mask=new_mask,
-            position_ids=None
-            if self.position_ids is None
-            else _without_removed(self.position_ids, mask.long(), layout),
+            position_ids=_without_removed(self.position_ids, mask, layout),
             labels=_take(self.labels, layout, IGNORED_LABEL),
             shift_labels=_take(self.shift_labels, layout, IGNORED_LABEL),
         )
@@ -206,8 +204,8 @@ def resized_layout(attention_mask: Tensor, spans: Sequence[PlaceholderSpan], new
     """The columns that a batch's rows consist of once each video has its new number of placeholders.
 
     The padding around the old rows is dropped; the new rows are padded on the same side: on the right where one of the
-    old ones was, else on the left, as generation needs it. Rows without any token tell no side. Of a video's columns the last ones stay, so that what is said
-    of the token after a column (`shift_labels`) is still true.
+    old ones was, else on the left, as generation needs it. Rows without any token tell no side. Of a video's columns
+    the last ones stay, so that what is said of the token after a column (`shift_labels`) is still true.
 
     Args:
         attention_mask: (rows, columns), 0 where the prompt is padded.
@@ -243,16 +241,18 @@ def _take(values: Tensor | None, layout: Tensor, padding: float) -> Tensor | Non
     return None if values is None else take_columns(values, layout, padding)
 
 
-def _without_removed(positions: Tensor, mask: Tensor, layout: Tensor) -> Tensor:
+def _without_removed(positions: Tensor | None, mask: Tensor, layout: Tensor) -> Tensor | None:
     """Positions that advance from column to column as they did in the old rows.
 
     So removed placeholders leave no gap, gaps of the caller's own stay, and where the positions begin again, as in
     packed rows, they do so here.
     """
-    old_rows = positions.expand(len(mask), -1).tolist()
+    if positions is None:
+        return None
     rows = []
-    for old, is_used, columns in zip(old_rows, mask.tolist(), layout.tolist()):
-        first = old[is_used.index(1)] if 1 in is_used else 0
+    old_rows = positions.expand(len(mask), -1).tolist()
+    for old, is_used, columns in zip(old_rows, mask.bool().tolist(), layout.tolist()):
+        first = old[is_used.index(True)] if any(is_used) else 0
         row: list[int] = []
         before = PADDING
         for column in columns:

@@ -12,6 +12,7 @@ from itertools import islice
 import torch
 from torch import Tensor
 
+from .exact_products import exact_dtype
 from .frame_clips import StepOrder
 from .paper_recipe import PaperRecipe
 from .spatial_pooling import coverage_of, coverage_steps
@@ -50,7 +51,9 @@ class ReleasedRecipe(PaperRecipe):
         """1 - cosine, and half the distance of the patches on the unit square: (F, N - M, M)."""
         side = torch.linspace(0, 1, math.isqrt(num_patches), dtype=torch.float32, device=similarity.device)
         positions = torch.cartesian_prod(side, side).view(num_patches, 2)
-        return 1 - similarity + POSITION_WEIGHT * torch.cdist(positions[source_index], positions[anchor_index])
+        positions = positions.to(exact_dtype(positions))  # the distances are made of products
+        distances = torch.cdist(positions[source_index], positions[anchor_index]).to(similarity.dtype)
+        return 1 - similarity + POSITION_WEIGHT * distances
 
     def choose_pooled_positions(self, is_anchor: Tensor, global_attention: Tensor, pooling: Tensor) -> Tensor:
         """All positions that the anchors cover by half or more, (F, P) bool; a frame may have none."""

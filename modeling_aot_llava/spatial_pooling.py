@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from .exact_products import exact_product, exact_sum_with_product
+
 
 def pool_grid(grid: Tensor, mode: str) -> Tensor:
     """The base model's spatial pooling to half the sides of a grid: (n, channels, height, width) -> the same form.
@@ -51,7 +53,7 @@ def coverage_of(is_anchor: Tensor, pooling: Tensor) -> Tensor:
 
     Whole numbers are summed exactly, so that positions which are covered equally compare equal.
     """
-    return is_anchor.float() @ (pooling.T * coverage_steps(len(pooling))).round()
+    return exact_product(is_anchor.float(), (pooling.T * coverage_steps(len(pooling))).round())
 
 
 def pool_kept_positions(
@@ -72,7 +74,8 @@ def pool_kept_positions(
     """
     weights = pooling[kept_index]
     anchor_columns = anchor_index.unsqueeze(1).expand(-1, weights.shape[1], -1)
-    return torch.baddbmm(weights @ features, weights.gather(2, anchor_columns), anchor_changes)
+    pooled = exact_product(weights, features)
+    return exact_sum_with_product(pooled, weights.gather(2, anchor_columns), anchor_changes)
 
 
 def insert_newlines(tokens: Tensor, places: Tensor, newline: Tensor, newline_places: range) -> Tensor:

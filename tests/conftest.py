@@ -23,6 +23,11 @@ settings.load_profile("no deadline")
 torch.set_num_threads(1)
 
 
+def pytest_addoption(parser):
+    parser.addoption("--damaged-files", type=int, default=600, help="How many damaged video files are read.")
+    parser.addoption("--damage-seed", type=int, default=0, help="Which: the seed of their damages.")
+
+
 @pytest.fixture(scope="session")
 def build_model():
     """Builds an AOT model on the small grid, `build_model(retention_ratio=0.5, ...)`; always the same weights."""

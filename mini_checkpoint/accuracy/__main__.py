@@ -4,11 +4,13 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
+from benchmarks.options import check_results_folder
 from benchmarks.plot import require_matplotlib
 
 from .options import parse_options
 
 PROGRAM = "python -m mini_checkpoint.accuracy"
+RESULTS = "accuracy.json"
 
 
 def main(arguments: list[str] | None = None, prog: str = PROGRAM) -> None:
@@ -22,6 +24,7 @@ def main(arguments: list[str] | None = None, prog: str = PROGRAM) -> None:
     options = parse_options(arguments, prog)
     if not options.no_plot:
         require_matplotlib()
+    check_results_folder(options.output, RESULTS, {"settings", "groups"}, ("accuracy.md", "accuracy.png"))
     options.output.mkdir(parents=True, exist_ok=True)
     results = _measure(options)
     for file in _write(results, options.output, not options.no_plot):
@@ -73,7 +76,7 @@ def _write(results: dict, folder: Path, with_plot: bool) -> list[Path]:
 
     tables = as_markdown(results)
     print(tables)
-    files = [folder / "accuracy.json", folder / "accuracy.md"]
+    files = [folder / RESULTS, folder / "accuracy.md"]
     write_json(results, files[0])
     write_whole(files[1], lambda file: file.write_text(tables))
     if with_plot:

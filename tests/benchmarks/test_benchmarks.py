@@ -345,6 +345,17 @@ def test_a_folder_that_cannot_be_made_is_named_before_anything_is_measured(tmp_p
         main([*QUICK, "--no-plot", "--output", str(tmp_path / "file" / "results")])
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("results.json", '{"cases": "mine"}'), ("results.json", "["), ("speed-and-memory-batch-1.png", "mine")],
+)
+def test_files_that_are_no_results_are_not_replaced(name, content, tmp_path):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(OSError, match=f"{name} is no result of this program, and is not replaced"):
+        main([*QUICK, "--no-plot", "--output", str(tmp_path)])
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {name: content}
+
+
 def test_wrong_options_are_refused_without_importing_torch():
     refuse = "import sys; from benchmarks.options import parse_options\ntry: parse_options(['--repeats', '0'], 'it')\n"
     check = "except SystemExit as stop: sys.exit(10 * stop.code + ('torch' in sys.modules))"

@@ -23,6 +23,7 @@ from mini_checkpoint.accuracy.plot import draw
 from mini_checkpoint.accuracy.provenance import definition_of, made_with
 from mini_checkpoint.accuracy.references import average_pooling, random_tokens, uniform_subsampling
 from mini_checkpoint.accuracy.results import summarise
+from mini_checkpoint.accuracy.saved_replies import SavedReplies
 from mini_checkpoint.accuracy.scoring import draw_clips, is_right, share
 from mini_checkpoint.accuracy.settings import (
     AOT,
@@ -437,6 +438,31 @@ def test_foreign_answers_are_refused(run, checkpoint, tmp_path, changed):
     (tmp_path / "answers.jsonl").write_text("\n".join([json.dumps(head), *lines, ""]))
     with pytest.raises(ValueError, match=f"answers.jsonl holds answers of another {changed}. Remove it"):
         main(["--model", str(checkpoint), "--clips", "2", *QUICK, "--output", str(tmp_path)])
+
+
+@pytest.mark.parametrize(
+    "content", [b"a line without an end", b"[]\n", b'{"made": 1}\nmore', b'{"made with": {}}\nmore']
+)
+def test_a_file_that_holds_other_answers_is_left_as_it_is(content, tmp_path):
+    file = tmp_path / "answers.jsonl"
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=r"answers.jsonl holds (no answers|answers of another)"):
+        SavedReplies(file, {"torch": "2"}, str)
+    assert file.read_bytes() == content
+
+
+def test_a_beginning_that_was_cut_short_is_begun_anew(tmp_path):
+    file = tmp_path / "answers.jsonl"
+    file.write_bytes(b'{"made wi')
+    SavedReplies(file, {"torch": "2"}, str)
+    assert file.read_bytes() == b'{"made with": {"torch": "2"}}\n'
+
+
+def test_other_peoples_tables_are_not_replaced(checkpoint, tmp_path):
+    (tmp_path / "accuracy.md").write_text("mine")
+    with pytest.raises(OSError, match=r"accuracy.md is no result of this program"):
+        main(["--model", str(checkpoint), "--clips", "1", *QUICK, "--output", str(tmp_path)])
+    assert [file.read_text() for file in tmp_path.iterdir()] == ["mine"]
 
 
 @pytest.mark.parametrize(
