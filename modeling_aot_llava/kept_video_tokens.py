@@ -58,8 +58,8 @@ def warn_of_other_anchors(kept_video_tokens: Counts | None, num_frames: int, con
             logger.warning_once(
                 f"The config's `num_anchors` is {config.num_anchors}, beside a `retention_ratio` of "
                 f"{config.retention_ratio:g}, and is kept for this call, too, whose ratio is {ratio:g} and would have "
-                f"{anchors_of_ratio(config.frame_grid, ratio)}: set `model.config.num_anchors = None` for the number of "
-                "each ratio."
+                f"{anchors_of_ratio(config.frame_grid, ratio)}: set `model.config.num_anchors = None` for the number "
+                "of each ratio."
             )
 
 
