@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from .plain_errors import WrongUsageError
+
 
 def push(
     variant: Annotated[
@@ -94,7 +96,7 @@ def push(
     # Only now: what `--help` needs is imported above.
     from huggingface_hub import get_token
 
-    from hub_upload.errors import PushError, redact
+    from hub_upload.errors import PushError, PushUsageError, redact
     from hub_upload.push import Options, run
 
     token = token or get_token()
@@ -120,6 +122,8 @@ def push(
         )
     except BrokenPipeError:
         raise
+    except PushUsageError as error:
+        raise WrongUsageError(redact(str(error), token)) from None
     except (ValueError, OSError, ImportError) as error:
         raise PushError(redact(str(error), token)) from None
     except KeyboardInterrupt:

@@ -11,12 +11,29 @@ import typer
 
 from hub_upload.whole_file import check_writable, write_whole
 
-from .arguments import Model, NumFrames, Video, check_model, check_video, name_of_video, read_share
+from .arguments import (
+    Device,
+    Dtype,
+    Model,
+    NumFrames,
+    Revision,
+    Video,
+    check_device,
+    check_model,
+    check_revision,
+    check_video,
+    name_of_video,
+    read_share,
+)
 from .mini import MINI_CLIP, mini_unless_named
+from .video_look import looked_at, shorten
 
 # How a PNG file begins, and what a page has in its head.
 _PNG = b"\x89PNG\r\n\x1a\n"
 _GENERATOR = b'<meta name="generator" content="aot-llava visualize">'
+
+# A picture of more is larger than a screen.
+MANY_FRAMES = 16
 
 _Output = Annotated[
     Path | None,
@@ -56,31 +73,35 @@ def visualize(
     model: Model = None,
     retention_ratio: _RetentionRatio = None,
     num_frames: NumFrames = None,
+    device: Device = None,
+    dtype: Dtype = "auto",
+    revision: Revision = None,
 ) -> None:
     """Draw which tokens of a video the language model reads, and what the others are merged into."""
     check_video(video)
     check_model(model)
+    check_revision(revision, model)
     _check_retention_ratio(retention_ratio)
     picture_file = output or Path(f"{Path(name_of_video(video or str(MINI_CLIP))).stem}.aot.png")
     page_file = picture_file.with_suffix(".html") if html else None
     _check_output(picture_file, page_file, video)
-
-    # Only now: torch takes seconds to import, and a typing error should be answered at once.
-    from modeling_aot_llava.error_texts import shorten
-
-    from . import answer
-    from .drawing.compressed_video import compress, read_frames
-    from .drawing.contact_sheet import draw_contact_sheet
-    from .drawing.html_page import make_page
-
-    answer.silence_libraries()
     video, model = mini_unless_named(video, model, _say)
-    _say(f"Loading {model}")
-    # The video before the weights: a file that cannot be read need not wait for them.
-    processor = answer.load_processor(model, retention_ratio)
-    _say(f"Reading {shorten(video)}")
-    frames = read_frames(processor, video, num_frames)
-    compressed = compress(answer.load_model(model, retention_ratio), processor, video, frames)
+    with looked_at(video) as file:
+        _say(f"Loading {model}")
+        # Only now: torch takes seconds to import, and a typing error should be answered at once.
+        from . import answer
+        from .drawing.compressed_video import compress, read_frames
+        from .drawing.contact_sheet import draw_contact_sheet
+        from .drawing.html_page import make_page
+
+        answer.silence_libraries()
+        check_device(device, answer.find_device)
+        # The video before the weights: a file that cannot be read need not wait for them.
+        processor = answer.load_processor(model, retention_ratio, revision)
+        _say(f"Reading {shorten(video)}")
+        frames = read_frames(processor, file, num_frames)
+    llava = answer.load_model(model, retention_ratio, revision, device, dtype)
+    compressed = compress(llava, processor, video, frames)
     sheet = draw_contact_sheet(compressed)
     write_whole(picture_file, lambda file: sheet.save(file, "PNG", optimize=True))
     typer.echo(picture_file)
@@ -88,6 +109,8 @@ def visualize(
         page = make_page(compressed)
         write_whole(page_file, lambda file: file.write_text(page, encoding="utf-8"))
         typer.echo(page_file)
+    if page_file is None and len(frames) > MANY_FRAMES:
+        _say(f"{len(frames)} frames make a large picture: --html also writes a page to step through them.")
     _say(
         f"Video tokens {compressed.tokens_before} → {compressed.tokens_after} "
         f"({compressed.tokens_after / compressed.tokens_before:.1%})"

@@ -2,15 +2,17 @@
 
 import copy
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import GenerationConfig
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from aot_llava_baselines import BASELINES, BaselineGenerator, PoolingHead, build_baseline, check_defined_for
+from aot_llava_baselines import BASELINES, PoolingHead, build_baseline, check_defined_for
 from aot_llava_cli.answer import check_model_type
 from modeling_aot_llava import (
     AOTLlavaOnevisionConfig,
@@ -21,6 +23,7 @@ from modeling_aot_llava.configuration_aot_llava import AOT_FIELDS
 
 from .arguments import HarnessArguments
 from .conversations import Conversation
+from .kept_videos import KeptVideo, KeptVideos, RecordingGenerator, moved, recorded
 from .names import AOT
 from .preparing import Batch, Prepared, Preparer
 
@@ -93,7 +96,8 @@ class Answerer:
             **{name: getattr(config, name) for name in SHARED_WITH_PROCESSOR},
         )
         self.processor.tokenizer.padding_side = "left"
-        self._preparer = Preparer(self.processor, harness)
+        self.kept = KeptVideos(round(harness.keep_encoded_gib * 2**30))
+        self._preparer = Preparer(self.processor, harness, self.kept)
         # A tokenizer that writes must not be read with at the same time, and prompts may be written in another thread.
         self._tokenizer = copy.deepcopy(self.processor.tokenizer)
         self.model = AOTLlavaOnevisionForConditionalGeneration.from_pretrained(
@@ -104,10 +108,11 @@ class Answerer:
             attn_implementation=harness.attn_implementation,
         ).eval()
         reset_penalties(self.model.generation_config)
-        self._generate = self.model.generate
+        self._generate, self._method = self.model.generate, None
         if method != AOT:
             pooling_head = None if head is None else PoolingHead.from_pretrained(head).to(self.model.device)
-            self._generate = BaselineGenerator(self.model, baseline, pooling_head).generate
+            self._method = RecordingGenerator(self.model, baseline, pooling_head)
+            self._generate = self._method.generate
 
     def prepare(self, conversations: Sequence[Conversation]) -> Prepared:
         """Reads the videos and writes the prompts, without the model: another thread may do it meanwhile.
@@ -129,12 +134,54 @@ class Answerer:
         answers = {row: Answer(text, 0) for row, text in prepared.said.items()}
         for batch in prepared.batches:
             answers.update(zip(batch.rows, self._answer_batch(batch, options)))
+        for row, reused in prepared.reused.items():
+            video = self.kept.take(reused.key)
+            if video is None:  # others took its room
+                anew = self._preparer.prepare([prepared[row]], reuse=False)
+                if anew.errors:
+                    (prepared.errors[row],) = anew.errors.values()
+                (answers[row],) = self.answer(anew, options)
+            else:
+                answers[row] = self._answer_reused(reused.text, video, options)
         return [answers[row] for row in range(len(prepared))]
 
     def _answer_batch(self, batch: Batch, options: Mapping[str, Any]) -> list[Answer]:
         inputs = batch.inputs.to(self.model.device, self.model.dtype)
-        sequences = self._generate(**inputs, **options_of_generate(options))
+        with self._recorded() as made:
+            sequences = self._generate(**inputs, **options_of_generate(options))
+        # Of several beams a video comes several times; and a batch without videos has nothing to keep.
+        of_rows = zip(batch.keys, made, batch.sentences) if len(made) == len(batch.keys) else ()
+        for key, (video, num_placeholders), sentence in of_rows:
+            if key is not None:
+                self.kept.bring(key, KeptVideo(moved(video, "cpu"), num_placeholders, sentence))
         return [self._read(row) for row in sequences[:, inputs["input_ids"].shape[1] :]]
+
+    @contextmanager
+    def _recorded(self) -> Iterator[list[Any]]:
+        if self._method is None:
+            with recorded(self.model) as made:
+                yield made
+            return
+        self._method.made = made = []
+        try:
+            yield made
+        finally:
+            self._method.made = None
+
+    def _answer_reused(self, text: str, video: KeptVideo, options: Mapping[str, Any]) -> Answer:
+        placeholder = self.processor.video_token
+        text = text.replace(placeholder, placeholder * video.num_placeholders + video.sentence)
+        prompt = self._tokenizer([text], return_tensors="pt")["input_ids"].to(self.model.device)
+        made, of_generate = moved(video.made, self.model.device), options_of_generate(options)
+        if self._method is not None:
+            return self._read(self._method.answer(prompt, made, video.num_placeholders, **of_generate))
+        (written,) = self.model.generate(
+            input_ids=prompt,
+            attention_mask=torch.ones_like(prompt),
+            mm_encoder_outputs={"video": BaseModelOutputWithPooling(pooler_output=[made])},
+            **of_generate,
+        )
+        return self._read(written[prompt.shape[1] :])
 
     def _read(self, written: Tensor) -> Answer:
         num_tokens = int((written != self._tokenizer.pad_token_id).sum())

@@ -1,6 +1,7 @@
 """What a model takes as `--model_args`, checked before anything is loaded."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
@@ -33,6 +34,8 @@ class HarnessArguments:
         add_time_instruction: whether LLaVA-Video's sentence about the times of the frames follows a video.
         unreadable_videos: "stop" the run; or go on as lmms-eval's class of the name: "llava_onevision" asks the
             question without the video, "llava_vid" answers that it cannot be loaded. They are counted.
+        keep_encoded_gib: memory in GiB for encoded videos, that the next question about one needs not read it; 0 is
+            none.
         read_ahead: batches that are read and prepared while the model answers, at most; 0 is none.
     """
 
@@ -50,6 +53,7 @@ class HarnessArguments:
     add_time_instruction: bool = False
     unreadable_videos: str = "stop"
     read_ahead: int = 2
+    keep_encoded_gib: float = 1.0
 
     def __post_init__(self):
         """Checks the values; raises ValueError."""
@@ -66,6 +70,9 @@ class HarnessArguments:
         for name, choices in choices_of.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, but must be one of {', '.join(choices)}.")
+        gib = self.keep_encoded_gib
+        if isinstance(gib, bool) or not isinstance(gib, (int, float)) or not 0 <= gib < math.inf:
+            raise ValueError(f"keep_encoded_gib is {gib!r}, but must be a number from 0.")
         if not isinstance(self.add_time_instruction, bool):
             raise ValueError(f"add_time_instruction is {self.add_time_instruction!r}, but must be True or False.")
 

@@ -95,12 +95,12 @@ class AOTModel(lmms):
 
     def _answers(self, requests: list[Instance]) -> Iterator[GenerationResult]:
         num_tokens = unreadable = 0
-        started_at = time.perf_counter()
+        started_at, reused_before = time.perf_counter(), self._answerer.kept.num_reused
         batches = running_ahead(self._prepare, self._batches(requests), self._harness.read_ahead)
         with closing(batches), tqdm(total=len(requests), disable=self._rank != 0, desc="Model Responding") as progress:
             for options, conversations in batches:
-                unreadable += self._count_unreadable(conversations)
                 answers = self._answerer.answer(conversations, options)
+                unreadable += self._count_unreadable(conversations)
                 num_tokens += sum(answer.num_tokens for answer in answers)
                 progress.update(len(answers))
                 for answer in answers:
@@ -109,6 +109,9 @@ class AOTModel(lmms):
             answered = f"they were answered as {self._harness.unreadable_videos} does"
             of_requests = f"{unreadable} of {len(requests)} requests of process {self._rank}"
             logger.warning(f"{of_requests} had a video that cannot be read: {answered}.")
+        reused = self._answerer.kept.num_reused - reused_before
+        if reused:
+            logger.info(f"{reused} of {len(requests)} requests of process {self._rank} reused an encoded video.")
         seconds = time.perf_counter() - started_at
         log_metrics(total_gen_tokens=num_tokens, total_elapsed_time=seconds, avg_speed=num_tokens / max(seconds, 1e-9))
 

@@ -3,7 +3,7 @@
 import statistics
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from unittest.mock import patch
 
@@ -34,6 +34,7 @@ class Contender:
     num_video_tokens: int
     num_newlines: int
     has_kernels: bool = True
+    frames_at_once: int | None = None
     samples: list[dict[str, float]] = field(default_factory=list)
     stage_samples: list[dict[str, float]] = field(default_factory=list)
     out_of_memory: bool = False
@@ -48,11 +49,20 @@ class Contender:
         """Whether AOT has something to do."""
         return self.retention_ratio is not None and self.retention_ratio < 1
 
+    @property
+    def variation(self) -> str | None:
+        """How it runs, where that is not as by default."""
+        if self.frames_at_once is not None:
+            return f"{self.frames_at_once} frames at once"
+        return None if self.has_kernels else "eager"
+
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Sets the ratio of the one AOT model that all ratios share, and whether it may use its kernels."""
+        """Sets what the one AOT model that all ratios share is to do, and whether it may use its kernels."""
         if self.retention_ratio is not None:
-            self.model.config.retention_ratio = self.retention_ratio
+            config = self.model.config
+            config.retention_ratio = self.retention_ratio
+            config.frames_at_once = self.frames_at_once or type(config).frames_at_once
         if self.has_kernels:
             yield
         else:
@@ -74,8 +84,8 @@ class Comparison:
     def num_steps(self) -> int:
         """How often `step` will be entered."""
         rounds = self._warm_up_rounds + self._options.repeats
-        steps_of_a_video = rounds * len(self._contenders(num_frames=1)) + 1
-        return len(self._options.batch) * len(self._options.frames) * steps_of_a_video + len(self._stage_frames)
+        steps = sum(rounds * len(self._contenders(num_frames)) + 1 for num_frames in self._options.frames)
+        return len(self._options.batch) * steps + len(self._stage_frames)
 
     def run(self) -> Iterator[list[dict[str, Any]]]:
         """Measures everything; gives what there is of each batch size and number of frames as soon as it is there.
@@ -96,7 +106,7 @@ class Comparison:
     def _warm_up(self) -> None:
         contenders = self._contenders(num_frames=1)
         for contender in contenders:
-            if contender.is_compressed and contender.has_kernels:
+            if contender.is_compressed and contender.variation is None:
                 with contender.active():
                     self._aot.model.warm_up_kernels([*self._options.frames, *self._options.stage_frames])
         for contender in contenders:
@@ -146,6 +156,12 @@ class Comparison:
                     Contender(self._aot, ratio, contender.num_video_tokens, num_newlines, has_kernels=False)
                 )
             contenders.append(contender)
+        if contenders[-1].is_compressed:
+            contenders += [
+                replace(contenders[-1], frames_at_once=frames, samples=[], stage_samples=[])
+                for frames in self._options.frames_at_once
+                if frames < num_frames
+            ]
         return contenders
 
     def _measure(self, contender: Contender, videos: Tensor, keep: bool) -> None:
@@ -165,7 +181,7 @@ class Comparison:
             contender.samples.append(sample)
 
     def _measure_stages(self, contenders: list[Contender], batch: int, num_frames: int) -> dict[str, Any] | None:
-        compressed = [contender for contender in contenders if contender.is_compressed]
+        compressed = [each for each in contenders if each.is_compressed and each.frames_at_once is None]
         if not compressed:
             return None
         tower_frames = min(num_frames, self._options.tower_frames or (num_frames if self._weight.is_cuda else 2))
@@ -230,7 +246,7 @@ class Comparison:
             "batch": batch,
             "frames": num_frames,
             "retention_ratio": contender.retention_ratio,
-            "eager": not contender.has_kernels,
+            "variation": contender.variation,
             "video_tokens": contender.num_video_tokens,
             "prompt_tokens": contender.num_tokens,
             "flops": flops,
@@ -296,4 +312,4 @@ def _describe_stages(contender: Contender, stock: Contender, tower: dict[str, An
 def _name(contender: Contender) -> str:
     if contender.retention_ratio is None:
         return "stock"
-    return f"AOT {contender.retention_ratio:.0%}" + ("" if contender.has_kernels else ", eager")
+    return f"AOT {contender.retention_ratio:.0%}" + (f", {contender.variation}" if contender.variation else "")

@@ -1,4 +1,4 @@
-"""What AOT puts on a GPU for one video: kernels, and how often the host waits.
+"""What AOT puts on a GPU for one video: kernels, how often the host waits, and copies from pageable memory.
 
 Needs no GPU. The video's tensors are PyTorch's fake tensors: they have a shape and say that they lie on a GPU, so the
 code takes every turn that it takes there, but they hold no numbers. A dispatch mode sees each operation:
@@ -6,14 +6,19 @@ code takes every turn that it takes there, but they hold no numbers. A dispatch 
 - one that makes or changes a tensor on the GPU counts as one kernel, a custom operator as those that it launches;
   views and allocations count nothing. (A sort is one operation, though it may be several kernels.)
 - the host waits where it reads a value, where a shape depends on values, and where a copy from or to the GPU is not
-  asked to go on in the background.
+  asked to go on in the background;
+- a copy from or to memory that is not pinned makes the host wait even where it is asked not to, and no CUDA graph can
+  hold it.
+
+Of the last two there are none, or the program fails.
 """
 
+import math
 import sys
 from collections import Counter
 
 import torch
-from torch import Tensor
+from torch import Tensor, UntypedStorage
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -29,6 +34,9 @@ WIDTH = 3584
 # Operations that touch no memory, though their schema does not say so.
 WITHOUT_KERNEL = {"aten::_unsafe_view", "aten::empty", "aten::empty_like", "aten::new_empty", "aten::lift_fresh"}
 
+# As many tensors PyTorch changes in one launch, each by a number of its own.
+TENSORS_OF_A_LAUNCH = 96
+
 # What the host reads from a tensor that holds no numbers.
 READ_VALUE = {torch.bool: True}
 
@@ -39,12 +47,15 @@ class LaunchCount(TorchDispatchMode):
     Attributes:
         kernels: operations by name.
         waits: the same of those that the host waits for.
+        pageable_copies: the same of those that copy from or to the host's memory where it is not pinned.
     """
 
     def __init__(self):
         super().__init__()
         self.kernels: Counter[str] = Counter()
         self.waits: Counter[str] = Counter()
+        self.pageable_copies: Counter[str] = Counter()
+        self._pinned: list[UntypedStorage] = []
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -55,13 +66,26 @@ class LaunchCount(TorchDispatchMode):
             return READ_VALUE.get(given[0].dtype, 1)
         result = function(*args, **kwargs)
         made = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+        if kwargs.get("pin_memory"):
+            self._pinned += [tensor.untyped_storage() for tensor in made]
+        made = made or _changed(function, args)
         on_gpu = [tensor.is_cuda for tensor in (*given, *made) if tensor.dim() or tensor.is_cuda]
         if not any(on_gpu) or not made or _is_view(function) or name in WITHOUT_KERNEL:
             return result
         namespace, _, operator = name.partition("::")
-        self.kernels[name] += LAUNCHES[operator] if namespace == NAMESPACE else 1
-        self.waits[name] += not all(on_gpu) and not _goes_on(function, args, kwargs)
+        if name.startswith("aten::_foreach"):
+            self.kernels[name] += math.ceil(len(made) / TENSORS_OF_A_LAUNCH)
+        else:
+            self.kernels[name] += LAUNCHES[operator] if namespace == NAMESPACE else 1
+        of_host = [tensor for tensor in (*given, *made) if tensor.dim() and not tensor.is_cuda]
+        self.waits[name] += bool(of_host) and not _goes_on(function, args, kwargs)
+        self.pageable_copies[name] += any(not self._is_pinned(tensor) for tensor in of_host)
         return result
+
+    def _is_pinned(self, tensor: Tensor) -> bool:
+        # Fake tensors do not know it.
+        storage = tensor.untyped_storage()
+        return any(storage._cdata == pinned._cdata for pinned in self._pinned)
 
 
 def count_launches(num_frames: int, config: AOTLlavaOnevisionConfig, width: int = WIDTH) -> LaunchCount:
@@ -96,13 +120,28 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if triton is None:
         print("Triton is not installed: these are the plain formulas, without the kernels.", file=sys.stderr)
-    print(f"{'frames':>6}  {'kernels':>7}  {'host waits':>10}")
+    print(f"{'frames':>6}  {'kernels':>7}  {'host waits':>10}  {'pageable copies':>15}")
+    obstacles = 0
     for num_frames in options.frames:
         launches = count_launches(num_frames, AOTLlavaOnevisionConfig())
-        print(f"{num_frames:>6}  {launches.kernels.total():>7}  {launches.waits.total():>10}")
+        waits, copies = launches.waits.total(), launches.pageable_copies.total()
+        print(f"{num_frames:>6}  {launches.kernels.total():>7}  {waits:>10}  {copies:>15}")
+        obstacles += waits + copies
         if options.operations:
             for name, number in launches.kernels.most_common():
                 print(f"{'':>8}{number:>7}  {name}" + f", {launches.waits[name]} waits" * bool(launches.waits[name]))
+    if obstacles:
+        sys.exit(f"The host waits, or copies from pageable memory, {obstacles} times, but never should.")
+
+
+def _changed(function, args: tuple) -> list[Tensor]:
+    """The tensors that an operation changes and does not return, as those of the `_foreach` family."""
+    written = [value for argument, value in zip(function._schema.arguments, args) if _is_written(argument)]
+    return [leaf for leaf in tree_leaves(written) if isinstance(leaf, Tensor)]
+
+
+def _is_written(argument) -> bool:
+    return argument.alias_info is not None and argument.alias_info.is_write
 
 
 def _is_view(function) -> bool:

@@ -6,9 +6,12 @@ All without importing torch, so that a typing error costs no time.
 import argparse
 import json
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
+
+from aot_llava_cli.suggestions import did_you_mean
 
 DESCRIPTION = """\
 Speed and memory of AOT against the stock model, with real layer sizes and
@@ -19,16 +22,46 @@ Writes a table to stdout, and results.json and one plot a batch size to a
 folder."""
 
 
+_WORDS_OF_AOT_LLAVA = {
+    r"^argument (\S+): expected .*": r"Option \1 requires an argument.",
+    r"^argument (\S+): ": r"Invalid value for \1: ",
+    r"invalid choice: (.*?) \(choose from (.*)\)": r"\1 is none of \2",
+    r"^unrecognized arguments: (-\S+)[^.]*": r"No such option: \1",
+    r"^unrecognized arguments: ": "Got an unexpected argument: ",
+}
+
+
 class OneLineParser(argparse.ArgumentParser):
-    """Says what is wrong in one line, and exits with 2."""
+    """Says what is wrong, and what was meant, in one line, and exits with 2."""
+
+    def parse_known_args(self, args=None, namespace=None):
+        """Reads the arguments; there are none that it does not know."""
+        options, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            known = re.findall(r"--[a-z][\w-]*", self.format_usage())
+            self.error(f"unrecognized arguments: {' '.join(unknown)}.{did_you_mean(unknown[0], known)}")
+        return options, unknown
 
     def error(self, message: str) -> NoReturn:
         """Ends the program."""
-        self.exit(2, f"{self.prog}: {message}\n")
+        choice = re.search(r"invalid choice: '?(.*?)'? \(choose from (.*)\)", message)
+        if choice:
+            message += "." + did_you_mean(choice[1], re.findall(r"[\w.-]+", choice[2]))
+        program = self.prog
+        if program.startswith("aot-llava "):  # which has its own words for this, the same for all commands
+            program = "aot-llava"
+            for pattern, words in _WORDS_OF_AOT_LLAVA.items():
+                message = re.sub(pattern, words, message)
+        self.exit(2, f"{program}: {message}\n")
 
 
 def parse_options(arguments: list[str] | None, prog: str) -> argparse.Namespace:
     """Reads the command line; what was not given and depends on shape and device is None."""
+    return make_parser(prog).parse_args(arguments)
+
+
+def make_parser(prog: str) -> OneLineParser:
+    """What reads the command line."""
     parser = OneLineParser(prog=prog, description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add(
@@ -54,6 +87,13 @@ def parse_options(arguments: list[str] | None, prog: str) -> argparse.Namespace:
         type=list_of(count),
         metavar="N,...",
         help="batch sizes, one video a row (default: 1,8; on a CPU 1)",
+    )
+    add(
+        "--frames-at-once",
+        type=_list_of(count),
+        default=(8,),
+        metavar="N,...",
+        help="with the smallest ratio of a longer video also encode so many frames at a time (default: 8, beside 32)",
     )
     add("--repeats", type=count, metavar="N", help="measured rounds (default: 5; on a CPU 3, or 1 with 7b)")
     add(
@@ -89,7 +129,7 @@ def parse_options(arguments: list[str] | None, prog: str) -> argparse.Namespace:
     )
     add("--profile", action="store_true", help="also write a profiler's trace of AOT up to the first token")
     add("--no-plot", action="store_true", help="draw nothing: matplotlib is not needed then")
-    return parser.parse_args(arguments)
+    return parser
 
 
 def count(text: str) -> int:
@@ -147,7 +187,8 @@ def device(text: str) -> str:
     """The name of a device; whether it is there says `choose_device`, which needs torch."""
     kind, colon, number = text.partition(":")
     if kind not in ("cpu", "cuda") or (colon and not (kind == "cuda" and number.isdecimal())):
-        raise argparse.ArgumentTypeError(f"{text!r} is none of cpu, cuda and cuda:N")
+        meant = did_you_mean(kind, ("cpu", "cuda"))
+        raise argparse.ArgumentTypeError(f"{text!r} is none of cpu, cuda and cuda:N{meant and '.' + meant}")
     return text
 
 

@@ -90,7 +90,7 @@ def _label_ticks(panel, values: list[float]) -> None:
 
 
 def _is_comparable(case: Case) -> bool:
-    return case["model"] == "AOT" and not case["eager"] and "speedup_over_stock" in case
+    return case["model"] == "AOT" and not case["variation"] and "speedup_over_stock" in case
 
 
 def _percent(case: Case) -> float:

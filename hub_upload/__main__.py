@@ -2,7 +2,7 @@
 
 import typer
 
-from aot_llava_cli.__main__ import PlainErrors
+from aot_llava_cli.plain_errors import PlainErrors
 from aot_llava_cli.push import push
 
 

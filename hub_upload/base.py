@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from huggingface_hub import ModelCard
 
-from .errors import PushError, in_one_line
+from .errors import PushError, PushUsageError, in_one_line
 from .files import File, FileOnDisk, FileOnHub, GeneratedFile, as_json, is_weights
 from .hub import Hub
 from .package_code import CODE_OF_PROCESSOR, aot_defaults, llava_video_checkpoint
@@ -76,10 +76,10 @@ def read_base(location: str, revision: str | None, hub: Hub) -> Base:
     """
     if Path(location).is_dir():
         if revision is not None:
-            raise PushError(f"--base-revision {revision} is for a base on the Hub, and {location} is a folder.")
+            raise PushUsageError(f"--base-revision {revision} is for a base on the Hub, and {location} is a folder.")
         return _read_base(location, None, _list_folder(Path(location)), lambda file: file.file)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", location) or location.startswith("."):
-        raise PushError(
+        raise PushUsageError(
             f"there is no folder {location}: give the folder of a checkpoint, or a Hub ID like owner/name."
         )
     info = hub.call(

@@ -12,6 +12,10 @@ class PushError(ValueError):
     """Ends a push; the message is one line that names the cause and the remedy."""
 
 
+class PushUsageError(PushError):
+    """What the command line says can never work, so that the program ends with 2."""
+
+
 class DamagedDownloadError(OSError):
     """What came down has another hash than the Hub told."""
 

@@ -203,9 +203,12 @@ def _check_contents(path: Path, place: Path, variant: str, overwrite: bool) -> d
     """Refuses to replace what this project did not write; returns the snapshot of what may be replaced."""
     what = f"--output {in_one_line(path)}"
     try:
-        if not place.exists() or not any(place.iterdir()):
+        if not place.exists():
             return None
-        seen, marker = snapshot(place), read_marker(place)
+        if not any(place.iterdir()):
+            _check_writable_folders(place, what)
+            return None
+        marker = read_marker(place)
         if marker is None:
             hint = "" if overwrite else ", and --overwrite replaces nothing else"
             raise PushError(f"{what} is not empty, and this command did not write it{hint}: give another folder.")
@@ -216,6 +219,8 @@ def _check_contents(path: Path, place: Path, variant: str, overwrite: bool) -> d
             )
         if not overwrite:
             raise PushError(f"{what} is not empty: give another folder, or --overwrite to replace it.")
+        _check_writable_folders(place, what)
+        seen = snapshot(place)
         others = not_written_by_us(place, marker)
     except OSError as error:
         raise PushError(f"{what} cannot be read ({error}): give another folder.") from error
@@ -227,3 +232,10 @@ def _check_contents(path: Path, place: Path, variant: str, overwrite: bool) -> d
             "folder."
         )
     return seen
+
+
+def _check_writable_folders(place: Path, what: str) -> None:
+    """What is protected is not replaced, and could not be removed whole."""
+    for folder in (Path(folder) for folder, _, _ in os.walk(place)):
+        if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+            raise PushError(f"{what} is write-protected: give another folder, or permission to write to {folder}.")

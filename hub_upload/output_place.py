@@ -11,7 +11,7 @@ from pathlib import Path
 
 from huggingface_hub import constants
 
-from .errors import PushError, in_one_line
+from .errors import PushUsageError, in_one_line
 
 _MOUNTS = Path("/proc/self/mountinfo")
 _HUB_CACHES = ("HF_HUB_CACHE", "HF_ASSETS_CACHE", "HF_XET_CACHE")
@@ -27,20 +27,20 @@ def check_place(output: Path, base: Path | None) -> Path:
         base: the folder that it is made of, if that is one.
 
     Raises:
-        PushError: if a folder must not be written there.
+        PushUsageError: if a folder must not be written there.
     """
     what = f"--output {in_one_line(output)}"
     try:
         if output.is_symlink():
-            raise PushError(f"{what} is a symbolic link: give the folder that it leads to, or another one.")
+            raise PushUsageError(f"{what} is a symbolic link: give the folder that it leads to, or another one.")
         if output.exists() and not output.is_dir():
-            raise PushError(f"{what} is {'a file' if output.is_file() else 'no folder'}: give a folder.")
+            raise PushUsageError(f"{what} is {'a file' if output.is_file() else 'no folder'}: give a folder.")
         place = Path(os.path.realpath(output))
         reason = _refusal(place, base)
     except OSError as error:
-        raise PushError(f"{what} cannot be written: {error.strerror}. Give another folder.") from error
+        raise PushUsageError(f"{what} cannot be written: {error.strerror}. Give another folder.") from error
     if reason:
-        raise PushError(f"{what} {reason}: give another folder.")
+        raise PushUsageError(f"{what} {reason}: give another folder.")
     return place
 
 

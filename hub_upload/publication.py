@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .base import Base
-from .errors import PushError
+from .errors import PushUsageError
 from .files import File, FileOnDisk, FileOnHub, readable_size
 from .model_card import model_card, readable_flops
 from .operating_point import OperatingPoint
@@ -33,7 +33,7 @@ def assign_branches(variants: Sequence[Variant], branch: str | None) -> list[tup
     if len(variants) == 1:
         return [(branch or MAIN, variants[0])]
     if branch is not None:
-        raise PushError(
+        raise PushUsageError(
             f"--revision {branch} names one branch, but {len(variants)} variants are to be pushed: leave it out, "
             "and each gets a branch of its own."
         )

@@ -11,7 +11,7 @@ from huggingface_hub import HfApi
 
 from .base import Base, read_base
 from .conversion import RenamedWeights, converted
-from .errors import PushError
+from .errors import PushError, PushUsageError
 from .files import File, FileOnHub, readable_size
 from .hub import Hub
 from .model_card import loading_lines
@@ -77,15 +77,17 @@ def run(options: Options, say: Callable[[str], None], warn: Callable[[str], None
 
 def _check(options: Options) -> None:
     if options.repo_id is None and options.output is None:
-        raise PushError("--repo-id is missing: name the repository to push to, or a folder to write with --output.")
+        raise PushUsageError(
+            "--repo-id is missing: name the repository to push to, or a folder to write with --output."
+        )
     if options.repo_id is not None and not re.fullmatch(r"[\w.-]+/[\w.-]+", options.repo_id):
-        raise PushError(f"--repo-id {options.repo_id} is no repository: give owner/name.")
+        raise PushUsageError(f"--repo-id {options.repo_id} is no repository: give owner/name.")
     if options.convert and options.output is None:
-        raise PushError(
+        raise PushUsageError(
             "--convert writes the weights under other names, which needs --output: give a folder, and push that."
         )
     if options.hard_links and (options.output is None or options.convert):
-        raise PushError("--hard-links is for --output without --convert: leave it out.")
+        raise PushUsageError("--hard-links is for --output without --convert: leave it out.")
     if options.output is None and not options.token and not options.dry_run:
         raise PushError("there is no token: log in with `hf auth login`, or give one with --token.")
     if options.token and not re.fullmatch(r"[!-~]+", options.token):
@@ -113,7 +115,7 @@ def _claim_outputs(
 def _only_base_model(variants: Sequence[Variant]) -> str:
     base_models = sorted({variant.base_model for variant in variants})
     if len(base_models) > 1:
-        raise PushError(f"--base is missing, and the variants were made for several: {', '.join(base_models)}.")
+        raise PushUsageError(f"--base is missing, and the variants were made for several: {', '.join(base_models)}.")
     return base_models[0]
 
 

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from .errors import PushError, in_one_line
+from .errors import PushError, PushUsageError, in_one_line
 from .package_code import aot_defaults
 
 # An installation has the folder inside this package, a checkout beside it.
@@ -42,7 +42,7 @@ def read_variants(arguments: Sequence[str], base: str | None) -> list[Variant]:
     names = [variant.name for variant in variants]
     for name in names:
         if names.count(name) > 1:
-            raise PushError(f"two variants are called {name}, but each needs a branch of its own: rename one.")
+            raise PushUsageError(f"two variants are called {name}, but each needs a branch of its own: rename one.")
     return variants
 
 
@@ -88,7 +88,7 @@ def _read(argument: str, base: str | None) -> list[Variant]:
     name = path.name.removesuffix(".json")
     if name in bundled and len(path.parts) == 1:
         return [read_variant(bundled[name])]
-    raise PushError(
+    raise PushUsageError(
         f"there is no variant {argument}: give a JSON file or a folder of them. {_suggestion(name, bundled)}"
     )
 
@@ -96,12 +96,12 @@ def _read(argument: str, base: str | None) -> list[Variant]:
 def _read_folder(folder: Path, base: str | None) -> list[Variant]:
     variants = [read_variant(file) for file in sorted(folder.glob("*.json"))]
     if not variants:
-        raise PushError(f"the folder {folder} holds no variant: put a JSON file into it, or name one.")
+        raise PushUsageError(f"the folder {folder} holds no variant: put a JSON file into it, or name one.")
     base_models = sorted({variant.base_model for variant in variants})
     if base in base_models:
         variants = [variant for variant in variants if variant.base_model == base]
     elif len(base_models) > 1:
-        raise PushError(
+        raise PushUsageError(
             f"the variants in {folder} were made for {len(base_models)} bases ({', '.join(base_models)}), and --base "
             "is none of them: name the files that you want, each with its own --variant."
         )

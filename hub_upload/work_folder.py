@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .errors import PushError, in_one_line
+from .errors import PushError, PushUsageError, in_one_line
 
 try:
     import fcntl
@@ -66,8 +66,8 @@ def check_writable(place: Path, path: Path) -> None:
         raise _cannot_be_written(place, path, error) from error
 
 
-def _cannot_be_written(place: Path, path: Path, error: OSError) -> PushError:
-    return PushError(
+def _cannot_be_written(place: Path, path: Path, error: OSError) -> PushUsageError:
+    return PushUsageError(
         f"--output {in_one_line(path)} cannot be written: {_nearest_folder(place)} takes no files ({error.strerror}). "
         "Give another folder."
     )

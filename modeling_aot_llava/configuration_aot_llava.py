@@ -73,6 +73,9 @@ class AOTLlavaOnevisionConfig(LlavaOnevisionConfig):
         keep_ratio (`float`, *optional*):
             Share of a later frame's tokens that the `"released"` recipe keeps. By default the share that meets
             `retention_ratio` on average.
+        frames_at_once (`int`, *optional*, defaults to 32):
+            Frames that go through the vision tower at a time. Fewer take less memory, and on a GPU perhaps more time;
+            tokens are the same.
         mm_spatial_pool_mode (`str`, *optional*, defaults to `"bilinear"`):
             The base model's spatial pooling, as LLaVA-NeXT calls it: `"bilinear"` (LLaVA-OneVision: 27 x 27 patches
             to 14 x 14 tokens) or `"average"` (LLaVA-Video as it is evaluated: to 13 x 13).
@@ -121,6 +124,7 @@ class AOTLlavaOnevisionConfig(LlavaOnevisionConfig):
     dynamic_similarity_threshold: float = 0.8
     temporal_threshold: float | None = None
     keep_ratio: float | None = None
+    frames_at_once: int = 32
     mm_spatial_pool_mode: str = "bilinear"
     mm_newline_position: str = "one_token"
     aot_newline_position: str | None = None
@@ -310,7 +314,7 @@ _RANGES = {
     "inter_frame_weight": (0, math.inf, "a number from 0"),
     "dynamic_similarity_threshold": (-1, 1, "a number from -1 to 1, a cosine similarity"),
 }
-_INTEGERS_FROM = {"sinkhorn_iterations": 1, "num_clips": 1, "anchor_seed": 0}
+_INTEGERS_FROM = {"sinkhorn_iterations": 1, "num_clips": 1, "anchor_seed": 0, "frames_at_once": 1}
 
 
 def _require(condition: bool, field: str, value: Any, allowed: str) -> None:

@@ -118,6 +118,12 @@ def merge_next_frame(
 
 
 def _on_device(lists: list[list[int]], device: torch.device) -> tuple[Tensor, ...]:
-    # One copy, which a GPU's host does not wait for.
-    together = torch.tensor([number for numbers in lists for number in numbers], dtype=torch.int64, device="cpu")
-    return together.to(device, non_blocking=True).split([len(numbers) for numbers in lists])
+    numbers = [number for numbers in lists for number in numbers]
+    if device.type == "cuda":
+        # As arguments of a kernel. A copy would make the host wait or, from pinned memory, be made again whenever a
+        # CUDA graph is replayed, whatever lies there then.
+        together = torch.zeros(len(numbers), dtype=torch.int64, device=device)
+        torch._foreach_add_(together.unbind(), numbers)
+    else:
+        together = torch.tensor(numbers, dtype=torch.int64, device=device)
+    return together.split([len(numbers) for numbers in lists])

@@ -1,5 +1,6 @@
 """A LLaVA-OneVision processor that writes as many video placeholders as AOT keeps tokens."""
 
+import inspect
 import math
 import numbers
 import os
@@ -17,6 +18,7 @@ from transformers.processing_utils import MultiModalData, ProcessingKwargs, Vide
 from transformers.video_utils import VideoInput, make_batched_videos
 
 from .error_texts import show
+from .keyword_check import check_keywords, keywords_of_call
 from .llava_video_checkpoint import (
     CHAT_TEMPLATE,
     IMAGE_TOKEN_ID,
@@ -36,6 +38,7 @@ from .token_budget import (
 )
 from .unread_videos import as_strings, read_unread
 from .video_limits import VideoLimits
+from .vllm_serving import is_called_by_vllm, tells_vllm
 
 if TYPE_CHECKING:  # transformers too old for this code copies the modules named in this file alone; it shall say so
     from .video_contents import is_text as is_text
@@ -186,7 +189,11 @@ class AOTLlavaOnevisionProcessor(LlavaOnevisionProcessor):
 
         An original LLaVA-Video checkpoint, which has no processor but only a tokenizer, gives the processor that
         belongs to it.
+
+        Raises:
+            TypeError: if a keyword is unknown and much like a setting of this class.
         """
+        check_keywords(kwargs, {*inspect.signature(cls).parameters, *keywords_of_call(cls)}, SETTINGS)
         settings = {name: kwargs.pop(name) for name in SETTINGS if name in kwargs}
         if not cls.get_processor_dict(pretrained_model_name_or_path, **kwargs)[0]:
             config, _ = LlavaOnevisionConfig.get_config_dict(pretrained_model_name_or_path, **kwargs)
@@ -225,7 +232,10 @@ class AOTLlavaOnevisionProcessor(LlavaOnevisionProcessor):
         """Like the parent's; what is yet to be read gets the form that the parent's checks let pass."""
         return super().prepare_inputs_layout(images=images, text=text, videos=as_strings(videos), **kwargs)
 
+    @tells_vllm
     def __call__(self, images=None, text=None, videos=None, audio=None, **kwargs):
+        own = AOTLlavaOnevisionVideosKwargs.__annotations__.keys() - VideosKwargs.__annotations__ | {"num_frames"}
+        check_keywords(kwargs, keywords_of_call(self), sorted(own), is_strict=is_called_by_vllm(kwargs))
         inputs = super().__call__(images=images, text=text, videos=videos, audio=audio, **kwargs)
         # vLLM asks where the placeholders are, and the model is told there how many tokens to keep. So do assistant
         # masks, together with the offsets of tokens; those inputs go to `forward`, which sees the placeholders.

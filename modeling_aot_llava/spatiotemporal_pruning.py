@@ -40,9 +40,6 @@ from .token_anchors import (
 )
 from .token_budget import FrameGrid, TokenBudget, newline_places, plan_token_budget
 
-# As many frames as the paper samples are encoded and compressed at a time: a longer video takes no more memory for it.
-FRAMES_AT_ONCE = 32
-
 
 @dataclass
 class VideoTokens:
@@ -135,16 +132,17 @@ def compress_video_features(
     """
     budget = plan_token_budget(config, len(patch_features), num_video_tokens)
     _check_frame_features(frame_features, len(patch_features), config)
+    frames = config.frames_at_once
     parts = [
         compress_frames(
-            patch_features[first : first + FRAMES_AT_ONCE],
-            local_attention[first : first + FRAMES_AT_ONCE],
-            global_attention[first : first + FRAMES_AT_ONCE],
+            patch_features[first : first + frames],
+            local_attention[first : first + frames],
+            global_attention[first : first + frames],
             budget,
             config,
             first_frame=first,
         )
-        for first in range(0, len(patch_features), FRAMES_AT_ONCE)
+        for first in range(0, len(patch_features), frames)
     ]
     return compress_along_time(FrameTokens.join(parts), budget, config, frame_features)
 

@@ -127,9 +127,14 @@ def random_token_anchors(
     What frame `first_frame + i` of a video gets depends on the seed alone, not on the device or on the frames around.
     """
     generator = torch.Generator("cpu").manual_seed(seed)
-    shape = first_frame + num_frames, num_patches
-    scores = torch.rand(shape, generator=generator, dtype=torch.float32, device="cpu")[first_frame:]
-    chosen = best(scores.to(device, non_blocking=True), num_anchors)
+    scores = torch.rand(
+        (first_frame + num_frames, num_patches),
+        generator=generator,
+        dtype=torch.float32,
+        device="cpu",
+        pin_memory=torch.device(device).type == "cuda",  # so that the host need not wait for the copy
+    )
+    chosen = best(scores[first_frame:].to(device, non_blocking=True), num_anchors)
     return TokenAnchors(local=torch.zeros_like(chosen), global_=chosen, count=num_anchors)
 
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from transformers.utils import ModelOutput
 
-from .attention_capture import capture_attention_received
-from .spatiotemporal_pruning import FRAMES_AT_ONCE, FrameTokens, VideoTokens, compress_along_time, compress_frames
+from .attention_capture import run_and_read_attention
+from .spatiotemporal_pruning import FrameTokens, VideoTokens, compress_along_time, compress_frames
 from .token_budget import TokenBudget, plan_token_budget
 
 try:  # newer releases keep only those hidden states of the vision tower that are asked for by index
@@ -32,7 +32,7 @@ def encode_and_compress(
     on_vision_output: Callable[[ModelOutput], Any] | None = None,
     **kwargs,
 ) -> list[VideoTokens]:
-    """Encodes at most `FRAMES_AT_ONCE` frames at a time, of one long video or of several short ones.
+    """Encodes at most `config.frames_at_once` frames at a time, of one long video or of several short ones.
 
     Args:
         pixel_values_videos: (videos, F, channels, height, width).
@@ -54,25 +54,23 @@ def encode_and_compress(
         kwargs["output_hidden_states"] = list(feature_layers) if select_hidden_states else True
     kwargs["return_dict"] = True
 
-    with capture_attention_received(vision_tower, watched) as received:
+    def encode(pixels: Tensor) -> list[Tensor]:
+        outputs, received = run_and_read_attention(vision_tower, pixels.flatten(0, 1), watched, **kwargs)
+        if on_vision_output is not None:
+            on_vision_output(outputs)
+        features = [outputs.hidden_states[layer] for layer in feature_layers]
+        features = features[0] if len(features) == 1 else torch.cat(features, dim=-1)
+        values = [features, *(received[layer].to(features.device) for layer in watched)]
+        if has_class_token:
+            values = [value[:, 1:] for value in values]
+        return [value.unflatten(0, pixels.shape[:2]) for value in values]
 
-        def encode(pixels: Tensor) -> list[Tensor]:
-            outputs = vision_tower(pixels.flatten(0, 1), **kwargs)
-            if on_vision_output is not None:
-                on_vision_output(outputs)
-            features = [outputs.hidden_states[layer] for layer in feature_layers]
-            features = features[0] if len(features) == 1 else torch.cat(features, dim=-1)
-            values = [features, *(received[layer].to(features.device) for layer in watched)]
-            if has_class_token:
-                values = [value[:, 1:] for value in values]
-            return [value.unflatten(0, pixels.shape[:2]) for value in values]
-
-        videos_at_once = max(1, FRAMES_AT_ONCE // num_frames)
-        videos = []
-        for first in range(0, num_videos, videos_at_once):
-            together = slice(first, first + videos_at_once)
-            videos += _compress_together(pixel_values_videos[together], budgets[together], encode, projector, config)
-        return videos
+    videos_at_once = max(1, config.frames_at_once // num_frames)
+    videos = []
+    for first in range(0, num_videos, videos_at_once):
+        together = slice(first, first + videos_at_once)
+        videos += _compress_together(pixel_values_videos[together], budgets[together], encode, projector, config)
+    return videos
 
 
 def joined_outputs(parts: list[ModelOutput]) -> dict[str, Any]:
@@ -96,8 +94,10 @@ def _compress_together(
     projector: nn.Module,
     config,
 ) -> list[VideoTokens]:
+    frames_at_once = config.frames_at_once
+
     def compress_part(first_frame: int) -> list[tuple[FrameTokens, Tensor]]:
-        features, *attention = encode(pixels[:, first_frame : first_frame + FRAMES_AT_ONCE])
+        features, *attention = encode(pixels[:, first_frame : first_frame + frames_at_once])
         # Quantised projectors take (frames, patches, channels) alone, as the stock model calls it.
         projected = projector(features.flatten(0, 1)).unflatten(0, features.shape[:2])
         return [
@@ -105,7 +105,7 @@ def _compress_together(
             for of_video, frame_features in zip(zip(projected, *attention, budgets), features.mean(2))
         ]
 
-    parts = map(compress_part, range(0, pixels.shape[1], FRAMES_AT_ONCE))
+    parts = map(compress_part, range(0, pixels.shape[1], frames_at_once))
     videos = []
     for budget, parts_of_video in zip(budgets, zip(*parts)):
         frames, frame_features = zip(*parts_of_video)

@@ -35,6 +35,7 @@ INPUTS = {
 # Arguments that change speed or place.
 NEUTRAL = {
     *("pretrained", "max_frames_num", "batch_size", "device", "device_map", "attn_implementation", "read_ahead"),
+    "keep_encoded_gib",
     *("use_cache", "trust_remote_code", "video_decode_backend"),
 }
 

@@ -59,6 +59,8 @@ def test_list_in_brackets():
             {"unreadable_videos": "skip"},
             "unreadable_videos is 'skip', but must be one of stop, llava_onevision, llava_vid",
         ),
+        ({"keep_encoded_gib": -0.5}, "keep_encoded_gib is -0.5, but must be a number from 0"),
+        ({"keep_encoded_gib": "all"}, "keep_encoded_gib is 'all', but must be a number from 0"),
         ({"read_ahead": -1}, "read_ahead is -1, but must be an integer from 0"),
         ({"add_time_instruction": "maybe"}, "add_time_instruction is 'maybe', but must be True or False"),
     ],

@@ -246,6 +246,21 @@ def test_unreadable_videos_are_counted(local_task):
     assert counted.startswith("2 of 3 requests of process 0 had a video that cannot be read")
 
 
+def test_log_says_how_many_requests_reused_a_video(local_task):
+    from loguru import logger
+
+    from aot_llava_lmms_eval import models
+
+    model = models.aot_chat.create_from_arg_string(RUNS["aot"][1])
+    printed = []
+    sink = logger.add(printed.append, format="{message}")
+    list(model.generate_until(requests_of(local_task.docs, model)))
+    logger.remove(sink)
+    num_clips = len({doc["video"] for doc in local_task.docs})
+    num_docs = len(local_task.docs)
+    assert printed == [f"{num_docs - num_clips} of {num_docs} requests of process 0 reused an encoded video.\n"]
+
+
 def test_wrong_argument_names_the_right_ones(local_task, monkeypatch):
     monkeypatch.chdir(local_task.folder)
     with pytest.raises(ValueError, match="aot_llava has no argument 'retention_rate'; did you mean 'retention_ratio'"):

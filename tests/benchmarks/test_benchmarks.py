@@ -4,9 +4,11 @@ import contextlib
 import importlib
 import json
 import math
+import re
 import statistics
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +20,7 @@ from typer.testing import CliRunner
 
 from aot_llava_cli.__main__ import app
 from benchmarks import comparison as comparison_module
-from benchmarks import plot, serving, shapes
+from benchmarks import plot, progress, serving, shapes
 from benchmarks.__main__ import main
 from benchmarks.comparison import Comparison
 from benchmarks.cost import count_flops
@@ -189,6 +191,25 @@ def test_a_trace_is_written_on_request(models, tmp_path):
     assert "aten::bmm" in names
 
 
+def test_fewer_frames_at_once_are_measured_beside_the_default(models):
+    """Of the smallest ratio, where the video has more frames; time and memory, no stages."""
+    options = parse_options([*QUICK, "--ratios", "1.0,0.1", "--frames-at-once", "1,4"], "benchmarks")
+    fill_in_defaults(options, CPU)
+    options.frames, options.stage_frames, options.repeats = [3], [], 1
+    comparison = Comparison(*models, options, contextlib.nullcontext)
+    calls = []
+    handle = models[1].model.vision_tower.register_forward_pre_hook(lambda _, inputs: calls.append(len(inputs[0])))
+    (cases,) = comparison.run()
+    handle.remove()
+    assert [case["variation"] for case in cases] == [None, None, None, "1 frames at once"]
+    assert cases[-1]["memory_growth_bytes"]["samples"]
+    assert "stages" in cases[-2]
+    assert "stages" not in cases[-1]
+    assert calls.count(3) >= 2
+    assert calls.count(1) >= 3
+    assert comparison.num_steps == len(cases) + 1
+
+
 def test_on_a_gpu_aot_also_runs_without_its_kernels(models, monkeypatch):
     """What a GPU's run compares, without one: the kernels are refused for the eager contender alone."""
     options = parse_options([*QUICK, "--ratios", "1.0,0.1"], "benchmarks")
@@ -242,6 +263,40 @@ def test_the_tiny_shape_is_said_to_tell_nothing_of_time(report):
     assert "take another --shape" in as_text(report).splitlines()[2]
     other = {**report, "options": {**report["options"], "shape": "0.5b"}}
     assert "--shape" not in as_text(other)
+
+
+@pytest.mark.parametrize("width", [80, 100, 300])
+def test_tables_are_no_wider_than_the_terminal_and_lose_nothing(report, width):
+    text = as_text(report, width)
+    assert max(map(len, text.splitlines())) <= width
+    for title in ("first token", "of limit", "decode", "above weights", "language model", "inter-frame"):
+        assert title in text
+    cells = re.findall(r"[\d.]+ GiB", text)
+    assert cells
+    assert sorted(cells) == sorted(re.findall(r"[\d.]+ GiB", as_text(report, 1000)))
+    # Each part of a table says what its rows are about.
+    titles = [line for line in text.splitlines() if line.startswith("batch  frames")]
+    assert len(titles) >= (3 if width == 300 else 6)
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_the_progress_says_what_is_done_before_it_is(is_terminal, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_TICKS", 0.01)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal)
+    said = []
+    with progress.Progress("importing") as bar:
+        bar.count_to(2)
+        for name in ("first", "second"):
+            with bar.step(name):
+                time.sleep(0.05)
+                said.append(capsys.readouterr().err)
+    assert ("[0:00] importing" in said[0]) == is_terminal
+    assert "[0/2, 0:00] first" in said[0]
+    assert re.search(r"\[1/2, 0:00.*\] second", said[1])
+    # The clock of a terminal goes on during a step; a file gets one line a step.
+    assert (said[0].count("first") > 2) == is_terminal
+    assert ("\r" in said[0]) == is_terminal
+    assert "[2/2, 0:00] done" in capsys.readouterr().err
 
 
 def test_table_goes_to_stdout_and_the_progress_bar_to_stderr(folder):

@@ -715,9 +715,6 @@ def test_each_refusal_has_its_remedy(status, remedy, server, no_loading):
         ({"repo_id": "you/aot"}, ["Creating you/aot", "403 Forbidden", "namespace", "another --repo-id"]),
         ({"role": "read"}, ["Creating me/aot", "403 Forbidden", "write permission"]),
         ({"base": "gated/base"}, ["gated/base", "gated", "Accept its conditions"]),
-        ({"base": "./missing"}, ["there is no folder ./missing", "Hub ID"]),
-        ({"repo_id": "aot"}, ["--repo-id aot is no repository", "owner/name"]),
-        ({"variant": "nothing"}, ["there is no variant nothing"]),
     ],
 )
 def test_what_the_user_got_wrong_is_named(arguments, parts, server, base_folder, no_loading):
@@ -726,23 +723,39 @@ def test_what_the_user_got_wrong_is_named(arguments, parts, server, base_folder,
     assert not [name for name in server.repositories if name.endswith("/aot")]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        ({"base": "./missing"}, ["there is no folder ./missing", "Hub ID"]),
+        ({"repo_id": "aot"}, ["--repo-id aot is no repository", "owner/name"]),
+        ({"variant": "nothing"}, ["there is no variant nothing"]),
+        ({"variant": "llava-onevision-7b-10-unifrom"}, ["Did you mean 'llava-onevision-7b-10-uniform'?"]),
+    ],
+)
+def test_wrong_usage_ends_with_2_as_in_the_other_commands(arguments, parts, server, no_loading):
+    assert_failed(push(server, **arguments), *parts, exit_code=2)
+    assert not server.requests
+
+
 def test_arguments_that_contradict_each_other_are_named(server, base_folder, tmp_path, no_loading):
-    assert_failed(
-        push(server, "--variant", TWENTY, "--revision", "x"), "--revision x names one branch, but 2 variants"
-    )
-    assert_failed(push(server, "--base-revision", "x", base=base_folder), "--base-revision x is for a base on the Hub")
-    assert_failed(run("--variant", TEN), "--repo-id is missing", "--output")
+    two = push(server, "--variant", TWENTY, "--revision", "x")
+    assert_failed(two, "--revision x names one branch, but 2 variants", exit_code=2)
+    of_folder = push(server, "--base-revision", "x", base=base_folder)
+    assert_failed(of_folder, "--base-revision x is for a base on the Hub", exit_code=2)
+    assert_failed(run("--variant", TEN), "--repo-id is missing", "--output", exit_code=2)
     assert_failed(run("--variant", TEN, "--repo-id", "me/aot", token=""), "there is no token", "hf auth login")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
     assert_failed(run("--variant", TEN, "--output", tmp_path / "full"), "is not empty", "--overwrite")
-    assert_failed(run("--variant", "nothing", "--repo-id", "me/aot", token=""), "there is no variant nothing")
+    nothing = run("--variant", "nothing", "--repo-id", "me/aot", token="")
+    assert_failed(nothing, "there is no variant nothing", exit_code=2)
 
 
 def test_an_output_that_cannot_be_written_is_named_before_the_base_is_looked_at(server, tmp_path, no_loading):
     (tmp_path / "file").touch()
     output = tmp_path / "file" / "variant"
-    assert_failed(run("--variant", TEN, "--output", output), f"--output {output} cannot be written", "another folder")
+    result = run("--variant", TEN, "--output", output)
+    assert_failed(result, f"--output {output} cannot be written", "another folder", exit_code=2)
     assert not server.requests
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 

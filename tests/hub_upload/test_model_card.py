@@ -105,6 +105,13 @@ def test_the_operating_point_is_that_of_the_paper(render):
     assert '`retention_ratio=0.1`, uniform clips (`num_clips=8`), `recipe="paper"`' in text
 
 
+def test_anchors_that_follow_from_the_ratio_are_no_setting(variant):
+    without = replace(variant, fields={**variant.fields, "num_anchors": None})
+    text = ModelCard(model_card(BASE, without, POINT, "me/variant")).text
+    assert '`retention_ratio=0.1`, uniform clips (`num_clips=8`), `recipe="paper"`' in text
+    assert "None" not in text
+
+
 def test_many_newline_tokens_are_told_and_cost_what_they_cost(render):
     """LLaVA-Video's: 11,648 tokens, 88.3 T, become 1,914, 10.8 T (docs/llava-video.md)."""
     assert "newline" not in render().text

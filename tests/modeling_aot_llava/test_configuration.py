@@ -47,6 +47,7 @@ DOCUMENTED = {
 FIELDS = {
     **DOCUMENTED,
     "anchor_seed": 0,
+    "frames_at_once": 32,
     # LLaVA-NeXT's names of what the base model does, LLaVA-OneVision's values.
     "mm_spatial_pool_mode": "bilinear",
     "mm_newline_position": "one_token",
@@ -74,6 +75,7 @@ CHANGED = {
     "clip_segmentation": "dynamic",
     "dynamic_similarity_threshold": 0.7,
     "keep_ratio": 0.3,
+    "frames_at_once": 8,
     "mm_spatial_pool_mode": "average",
     "mm_newline_position": "grid",
     "aot_newline_position": "one_token",
@@ -107,6 +109,7 @@ WRONG = {
     "intra_frame_aggregation": ('"transport", "cosine", "none"', ("mean", None, True), {}),
     "inter_frame_aggregation": ('"transport", "cosine", "none"', ("mean", None, True), {}),
     "num_clips": ("an integer from 1", (0, -1, math.inf, *NOT_INTEGERS), {}),
+    "frames_at_once": ("an integer from 1", (0, -1, math.inf, *NOT_INTEGERS), {}),
     "clip_segmentation": ('"uniform", "dynamic", "none"', ("fixed", None, True), {}),
     "mm_spatial_pool_mode": ('"bilinear", "average"', ("max", "Average", None, True), {}),
     "mm_newline_position": (
@@ -150,6 +153,7 @@ EDGES = {
     "intra_frame_weight": (0, 100),
     "inter_frame_weight": (0, 100),
     "num_clips": (1, 1000),
+    "frames_at_once": (1, 1000),
     "dynamic_similarity_threshold": (-1, 1),
     "temporal_threshold": (0, 1),
     "keep_ratio": (0, 1),

@@ -139,11 +139,8 @@ def test_a_failure_is_one_of_a_kind_and_a_shape(kernels_everywhere):
 @pytest.mark.parametrize(
     ("first", "second", "is_same"),
     [
-        (
-            (2, 603, 126),
-            (7, 600, 127),
-            True,
-        ),  # another number of problems; another size, for which no more is compiled
+        # another number of problems, and another size in the same tile
+        ((2, 603, 126), (7, 600, 127), True),
         ((2, 34, 34), (2, 603, 126), False),
         ((2, 34, 34), (2, 34, 20), False),
     ],

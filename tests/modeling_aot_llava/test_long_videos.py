@@ -7,7 +7,6 @@ import pytest
 import torch
 from reference import make_video, relative_error, small_config
 
-from modeling_aot_llava import spatiotemporal_pruning, video_encoding
 from modeling_aot_llava.spatiotemporal_pruning import compress_video_features
 
 CONFIGS = {
@@ -22,14 +21,6 @@ CONFIGS = {
     "released, dynamic clips": {"recipe": "released", "num_anchors": 25, "clip_segmentation": "dynamic"},
 }
 FRAMES = 11
-
-
-@pytest.fixture(params=[1, 2, 4, 10, FRAMES - 1])
-def frames_at_once(request, monkeypatch):
-    """How many frames go together, instead of 32."""
-    for module in (spatiotemporal_pruning, video_encoding):
-        monkeypatch.setattr(module, "FRAMES_AT_ONCE", request.param)
-    return request.param
 
 
 def compress(fields, dtype=torch.float32, requires_grad=False):
@@ -53,30 +44,30 @@ def assert_same(parts, whole):
 
 @pytest.fixture(scope="module")
 def whole():
-    """What all frames at once give; asked for before the parts are made small."""
-    assert spatiotemporal_pruning.FRAMES_AT_ONCE > FRAMES
+    """What all frames at once give."""
+    assert small_config(7).frames_at_once == 32 > FRAMES
     dtypes = torch.float32, torch.bfloat16
     return {(name, dtype): compress(fields, dtype)[0] for name, fields in CONFIGS.items() for dtype in dtypes}
 
 
+@pytest.mark.parametrize("frames_at_once", [1, 2, 4, FRAMES - 1])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", CONFIGS)
 def test_parts_give_the_same_tokens(whole, frames_at_once, name, dtype):
-    assert_same(compress(CONFIGS[name], dtype)[0], whole[name, dtype])
+    assert_same(compress({**CONFIGS[name], "frames_at_once": frames_at_once}, dtype)[0], whole[name, dtype])
 
 
 @pytest.mark.parametrize("name", ["paper", "released"])
-def test_parts_give_the_same_gradient(whole, monkeypatch, name):
-    def gradient():
-        video, features = compress(CONFIGS[name], requires_grad=True)
+def test_parts_give_the_same_gradient(name):
+    def gradient(**fields):
+        video, features = compress({**CONFIGS[name], **fields}, requires_grad=True)
         torch.manual_seed(0)
         (video.tokens * torch.randn(video.tokens.shape)).sum().backward()
         return features.grad
 
     expected = gradient()
     assert expected.abs().sum() > 0
-    monkeypatch.setattr(spatiotemporal_pruning, "FRAMES_AT_ONCE", 3)
-    assert relative_error(gradient(), expected) < 1e-5
+    assert relative_error(gradient(frames_at_once=3), expected) < 1e-5
 
 
 @pytest.fixture
@@ -85,12 +76,12 @@ def pixels():
 
 
 @pytest.mark.parametrize("options", [{}, {"output_hidden_states": True}, {"vision_feature_layer": [1, -1]}])
-def test_the_model_gives_the_same_features(build_model, monkeypatch, pixels, options):
+def test_the_model_gives_the_same_features(build_model, pixels, options):
     layers = options.get("vision_feature_layer", -1)
     model = build_model(num_clips=3, vision_feature_layer=layers).model.eval()
     with torch.no_grad():
         whole = model.get_video_features(pixels, return_dict=True, **options)
-        monkeypatch.setattr(video_encoding, "FRAMES_AT_ONCE", 4)
+        model.config.frames_at_once = 4
         parts = model.get_video_features(pixels, return_dict=True, **options)
     assert type(parts) is type(whole)
     assert set(parts) == set(whole)
@@ -102,9 +93,9 @@ def test_the_model_gives_the_same_features(build_model, monkeypatch, pixels, opt
         assert part is None or torch.allclose(part, expected, atol=1e-5)
 
 
-def test_memory_does_not_grow_with_the_video(model, pixels, monkeypatch):
+def test_memory_does_not_grow_with_the_video(model, pixels, configure):
     """Of each part's frames and patch features nothing is left when the next one is encoded."""
-    monkeypatch.setattr(video_encoding, "FRAMES_AT_ONCE", 4)
+    configure(frames_at_once=4)
     parts, alive, left_over = [], [], []
 
     def enter(module, inputs):
@@ -134,11 +125,11 @@ def test_memory_does_not_grow_with_the_video(model, pixels, monkeypatch):
     ("num_videos", "num_frames", "parts"),
     [(5, 3, [9, 6]), (3, 5, [10, 5]), (2, 6, [6, 6]), (2, 10, [10, 10]), (2, 11, [10, 1, 10, 1]), (12, 1, [10, 2])],
 )
-def test_short_videos_are_encoded_together(model, monkeypatch, num_videos, num_frames, parts):
+def test_short_videos_are_encoded_together(model, configure, num_videos, num_frames, parts):
     pixels = torch.randn(num_videos, num_frames, 3, 56, 56)
     calls = []
     handle = model.model.vision_tower.register_forward_pre_hook(lambda _, inputs: calls.append(len(inputs[0])))
-    monkeypatch.setattr(video_encoding, "FRAMES_AT_ONCE", 10)
+    configure(frames_at_once=10)
     counts = [4 + video for video in range(num_videos)]
     with torch.no_grad():
         together = model.model.compress_videos(pixels, num_video_tokens=counts)
@@ -149,8 +140,8 @@ def test_short_videos_are_encoded_together(model, monkeypatch, num_videos, num_f
         assert_same(video, expected)
 
 
-def test_a_long_video_is_answered_as_it_would_be_at_once(model, prompt, monkeypatch):
+def test_a_long_video_is_answered_as_it_would_be_at_once(model, prompt, configure):
     inputs = prompt("<video>What?", num_frames=FRAMES)
     at_once = model.generate(**inputs, max_new_tokens=8)
-    monkeypatch.setattr(video_encoding, "FRAMES_AT_ONCE", 3)
+    configure(frames_at_once=3)
     assert torch.equal(model.generate(**inputs, max_new_tokens=8), at_once)

@@ -1,0 +1,197 @@
+"""A vision tower that is compiled, in any way: the attention is read all the same, and no graph breaks."""
+
+import pytest
+import torch
+from accelerate import dispatch_model
+from reference import relative_error
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import SiglipVisionConfig, SiglipVisionModel
+
+from modeling_aot_llava.attention_capture import run_and_read_attention
+
+
+class Graphs(list):
+    """The graphs that were compiled. A break in one is an error."""
+
+    @property
+    def options(self):
+        return {"backend": self._compile, "fullgraph": True}
+
+    def _compile(self, graph, inputs):
+        self.append(graph)
+        return graph.forward
+
+
+@pytest.fixture
+def graphs():
+    torch.compiler.reset()
+    yield Graphs()
+    torch.compiler.reset()
+
+
+def wrap_layers(model, graphs):
+    layers = model.model.vision_tower.encoder.layers
+    for place, layer in enumerate(layers):
+        layers[place] = torch.compile(layer, **graphs.options)
+
+
+def compile_layers(model, graphs):
+    for layer in model.model.vision_tower.encoder.layers:
+        layer.compile(**graphs.options)
+
+
+def compile_attention(model, graphs):
+    for layer in model.model.vision_tower.encoder.layers:
+        layer.self_attn = torch.compile(layer.self_attn, **graphs.options)
+
+
+def wrap_tower(model, graphs):
+    model.model.vision_tower = torch.compile(model.model.vision_tower, **graphs.options)
+
+
+def replace_forward(model, graphs):
+    tower = model.model.vision_tower
+    tower.forward = torch.compile(tower.forward, **graphs.options)
+
+
+COMPILED = {
+    "tower": (lambda model, graphs: model.model.vision_tower.compile(**graphs.options), 1),
+    "wrapped tower": (wrap_tower, 1),
+    "forward": (replace_forward, 1),
+    "layers": (compile_layers, 1),  # one code and one graph for all of them
+    "wrapped layers": (wrap_layers, 1),
+    "attention": (compile_attention, 1),
+}
+
+
+def compress(model, pixels):
+    with torch.no_grad():
+        return model.model.compress_videos(pixels)
+
+
+@pytest.mark.parametrize("compiled", COMPILED)
+def test_a_compiled_tower_gives_the_same_tokens_in_one_graph(build_model, prompt, graphs, compiled):
+    pixels = prompt("<video>What?", "<video>Where?", seeds=(0, 1)).pixel_values_videos
+    model = build_model()
+    expected = compress(model, pixels)
+    compile_it, num_graphs = COMPILED[compiled]
+    compile_it(model, graphs)
+    for _ in range(2):
+        for video, other in zip(compress(model, pixels), expected):
+            assert torch.equal(video.anchors.all, other.anchors.all)
+            assert relative_error(video.tokens, other.tokens.double()) < 1e-5
+    assert len(graphs) == num_graphs
+
+
+def test_images_and_videos_share_a_compiled_tower(build_model, prompt, make_image, processor, graphs):
+    model = build_model()
+    inputs = processor(text="<image>", images=make_image(), return_tensors="pt")
+    pixels = prompt("<video>What?").pixel_values_videos
+
+    def features():
+        with torch.no_grad():
+            images = model.model.get_image_features(inputs["pixel_values"], inputs["image_sizes"]).pooler_output
+            return [*images, *model.model.get_video_features(pixels).pooler_output]
+
+    expected = features()
+    model.model.vision_tower.compile(**graphs.options)
+    for value, other in zip(features(), expected):
+        torch.testing.assert_close(value, other, rtol=1e-5, atol=1e-6)
+
+
+def test_the_answer_has_no_more_hidden_states_than_without(build_model, prompt, graphs):
+    pixels = prompt("<video>What?").pixel_values_videos
+    model = build_model()
+
+    def given():
+        with torch.no_grad():
+            states = model.model.get_video_features(pixels).hidden_states
+        return [state is not None for state in states]
+
+    expected = given()
+    model.model.vision_tower.compile(**graphs.options)
+    assert given() == expected
+
+
+def test_both_ways_give_the_same_bits_where_nothing_is_compiled(build_model, prompt):
+    """A `forward` of one's own may be anything; here it is the tower's."""
+    tower = build_model().model.vision_tower
+    pixels = prompt("<video>What?").pixel_values_videos[0]
+    with torch.no_grad():
+        _, by_hooks = run_and_read_attention(tower, pixels, (0, 1, -2, -1), output_hidden_states=True)
+        tower.forward = tower.forward
+        _, by_states = run_and_read_attention(tower, pixels, (0, 1, -2, -1), output_hidden_states=True)
+    assert by_hooks.keys() == by_states.keys() == {0, 1, -2, -1}
+    for layer, received in by_hooks.items():
+        assert torch.equal(received, by_states[layer])
+
+
+def test_a_tower_that_hides_that_it_is_compiled_is_run_again(build_model, prompt, graphs, monkeypatch):
+    """As where the class was changed: no hook runs, and that is seen."""
+    model = build_model()
+    pixels = prompt("<video>What?").pixel_values_videos
+    expected = compress(model, pixels)
+    kind = type(model.model.vision_tower)
+    monkeypatch.setattr(kind, "forward", torch.compile(kind.forward, **graphs.options))
+    for video, other in zip(compress(model, pixels), expected):
+        assert torch.equal(video.anchors.all, other.anchors.all)
+
+
+def test_weights_that_accelerate_places_for_a_call_are_left_to_it(build_model, prompt, tmp_path):
+    """Outside of its call the encoder has none."""
+    pixels = prompt("<video>What?").pixel_values_videos
+    model = build_model()
+    expected = compress(model, pixels)
+    device_map = {"embeddings": "cpu", "encoder": "disk", "post_layernorm": "cpu"}
+    dispatch_model(model.model.vision_tower, device_map, main_device="cpu", offload_dir=tmp_path, force_hooks=True)
+    assert model.model.vision_tower.encoder.layers[0].layer_norm1.weight.is_meta
+    for video, other in zip(compress(model, pixels), expected):
+        assert torch.equal(video.tokens, other.tokens)
+
+
+def test_gradients_of_the_tower_are_those_of_the_eager_one(build_model, prompt, graphs):
+    pixels = prompt("<video>What?").pixel_values_videos
+    model = build_model()
+
+    def gradient():
+        model.zero_grad()
+        model.model.compress_videos(pixels)[0].tokens.square().sum().backward()
+        return model.model.vision_tower.encoder.layers[0].mlp.fc1.weight.grad.clone()
+
+    expected = gradient()
+    model.model.vision_tower.compile(**graphs.options)
+    assert relative_error(gradient(), expected.double()) < 1e-4
+
+
+def test_layers_of_another_kind_are_an_error_of_one_sentence(build_model, prompt, graphs):
+    model = build_model()
+    for layer in model.model.vision_tower.encoder.layers:
+        layer.norm_by_another_name = layer.layer_norm1
+        del layer.layer_norm1
+    model.model.vision_tower.compile(**graphs.options)
+    with pytest.raises(RuntimeError, match=r"none of SigLIP's kind.*language_model\.compile"):
+        compress(model, prompt("<video>What?").pixel_values_videos)
+
+
+@pytest.mark.parametrize(("is_compiled", "limit"), [(False, 0.005), (True, 0.016)])
+def test_attention_received_is_little_beside_the_tower(is_compiled, limit):
+    """Of the tower of LLaVA-OneVision-7B, on the meta device: shapes alone."""
+    config = SiglipVisionConfig(
+        hidden_size=1152,
+        intermediate_size=4304,
+        num_hidden_layers=26,
+        num_attention_heads=16,
+        image_size=384,
+        patch_size=14,
+        vision_use_head=False,
+    )
+    with torch.device("meta"), torch.no_grad():
+        tower, frames = SiglipVisionModel(config), torch.empty(1, 3, 384, 384)
+        with FlopCounterMode(display=False) as alone:
+            tower(frames)
+        if is_compiled:
+            tower.forward = tower.forward
+        with FlopCounterMode(display=False) as watched:
+            run_and_read_attention(tower, frames, (5, -2), output_hidden_states=[-1])
+    share = watched.get_total_flops() / alone.get_total_flops() - 1
+    assert 0.003 < share < limit
