@@ -90,7 +90,7 @@ def make_parser(prog: str) -> OneLineParser:
     )
     add(
         "--frames-at-once",
-        type=_list_of(count),
+        type=list_of(count),
         default=(8,),
         metavar="N,...",
         help="with the smallest ratio of a longer video also encode so many frames at a time (default: 8, beside 32)",
