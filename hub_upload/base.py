@@ -13,7 +13,7 @@ from huggingface_hub import ModelCard
 from .errors import PushError, PushUsageError, in_one_line
 from .files import File, FileOnDisk, FileOnHub, GeneratedFile, as_json, is_weights
 from .hub import Hub
-from .package_code import CODE_OF_PROCESSOR, aot_defaults, llava_video_checkpoint
+from .package_code import aot_defaults, auto_map, llava_video_checkpoint
 
 MODEL_TYPES = ("llava_onevision", "aot_llava_onevision")
 
@@ -175,7 +175,7 @@ def _check_names_no_code(what: str, values: dict[str, Any]) -> None:
     """A variant's users trust this project's code, not what a base may have loaded from elsewhere."""
     codes = [values.get("auto_map"), *(part.get("auto_map") for part in values.values() if isinstance(part, dict))]
     for code in codes:
-        if code and list(code.values()) != list(CODE_OF_PROCESSOR.values()):
+        if code and list(code.values()) != list(auto_map().AUTO_MAP_OF_PROCESSOR.values()):
             named = in_one_line(", ".join(map(str, code.values())))
             raise PushError(f"{what} names code of its own ({named}), which is not published: use a base without it.")
 
