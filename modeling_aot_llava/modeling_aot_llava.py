@@ -5,8 +5,9 @@ Since transformers 5.20 `forward` and `generate` take what the encoders made of 
 tokens where they are not yet, hands both to the parent, and the parent does all the rest.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
