@@ -1,11 +1,12 @@
 """The program `aot-llava`, also `python -m aot_llava_cli`."""
 
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
 from .benchmark import PASS_ON, benchmark
+from .console import never_stop_at_a_letter
 from .generate import generate
 from .push import push
 from .visualize import visualize
@@ -17,6 +18,11 @@ class PlainErrors(TyperGroup):
     Exit codes: 2 for an argument that can never work, 1 for a model or a video that cannot be
     used, 130 for Ctrl-C.
     """
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Runs the command line."""
+        never_stop_at_a_letter()
+        return super().main(*args, **kwargs)
 
     def invoke(self, ctx: typer.Context) -> object:
         """Runs the command that the user named."""

@@ -42,9 +42,19 @@ def push(
         str | None,
         typer.Option(metavar="BRANCH", help="The branch to push one variant to. By default main.", show_default=False),
     ] = None,
-    private: Annotated[bool, typer.Option("--private", metavar="", help="Make a new repository private.")] = False,
+    private: Annotated[
+        bool,
+        typer.Option(
+            "--private", metavar="", help="Make a new repository private, and push to no other than a private one."
+        ),
+    ] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", metavar="", help="Replace what is there, even if it is something else.")
+        bool,
+        typer.Option(
+            "--overwrite",
+            metavar="",
+            help="Replace what is there, even if it is something else; what goes is named.",
+        ),
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", metavar="", help="Say what would be transferred and how, and change nothing.")
@@ -79,7 +89,7 @@ def push(
     # Only now: what `--help` needs is imported above.
     from huggingface_hub import get_token
 
-    from hub_upload.errors import PushError, redact
+    from hub_upload.errors import PushError, printable, redact
     from hub_upload.push import Options, run
 
     token = token or get_token()
@@ -99,13 +109,13 @@ def push(
     try:
         run(
             options,
-            say=lambda line: typer.echo(redact(line, token)),
-            warn=lambda line: typer.echo(redact(line, token), err=True),
+            say=lambda line: typer.echo(printable(redact(line, token))),
+            warn=lambda line: typer.echo(printable(redact(line, token)), err=True),
         )
     except BrokenPipeError:
         raise
     except (ValueError, OSError, ImportError) as error:
-        raise PushError(redact(str(error), token)) from None
+        raise PushError(printable(redact(str(error), token))) from None
     except KeyboardInterrupt:
         typer.echo(
             "Interrupted: every branch is as it was or complete. Run the same command again to go on.", err=True

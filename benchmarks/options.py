@@ -6,7 +6,9 @@ All without importing torch, so that a typing error costs no time.
 import argparse
 import math
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
+
+from aot_llava_cli.console import never_stop_at_a_letter
 
 DESCRIPTION = """\
 Speed and memory of AOT against the stock model, with real layer sizes and
@@ -19,6 +21,11 @@ folder."""
 
 class OneLineParser(argparse.ArgumentParser):
     """Says what is wrong in one line, and exits with 2."""
+
+    def parse_args(self, *arguments: Any, **options: Any) -> Any:
+        """Reads the command line; from here on no letter stops the program."""
+        never_stop_at_a_letter()
+        return super().parse_args(*arguments, **options)
 
     def error(self, message: str) -> NoReturn:
         """Ends the program."""

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from aot_llava_cli.console import never_stop_at_a_letter
 from aot_llava_cli.whole_file import write_whole
 from benchmarks.plot import require_matplotlib
 
@@ -261,6 +262,7 @@ PANELS = (
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("Usage: python -m benchmarks.accuracy.plot FOLDER/accuracy.json")
+    never_stop_at_a_letter()
     source = Path(sys.argv[1])
     picture = source.with_name("accuracy.png")
     draw(json.loads(source.read_text()), picture)

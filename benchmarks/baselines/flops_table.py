@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from aot_llava_cli.console import never_stop_at_a_letter
+
 from . import build_baseline
 from .cost import method_flops
 from .interface import Baseline
@@ -102,4 +104,5 @@ def as_markdown() -> str:
 
 
 if __name__ == "__main__":
+    never_stop_at_a_letter()
     print(as_markdown())
