@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .base_fields import check_code, check_config, read_card_fields
+from .base_fields import check_card_size, check_code, check_config, read_card_fields
 from .errors import PushError, in_one_line
 from .files import File, FileOnDisk, FileOnHub, GeneratedFile, as_json
 from .folder import list_folder
@@ -219,4 +219,6 @@ class _Reader:
     def _card_fields(self) -> dict[str, Any]:
         if "README.md" not in self._listed:
             return {}
-        return read_card_fields(self._path("README.md"), f"README.md of {self._location}")
+        what = f"README.md of {self._location}"
+        check_card_size(self._listed["README.md"].size, what)
+        return read_card_fields(self._path("README.md"), what)

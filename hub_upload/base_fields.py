@@ -10,6 +10,7 @@ from .errors import PushError, in_one_line
 from .package_code import CODE_OF_PROCESSOR
 
 LONGEST_CARD = 1 << 20
+MOST_LAYERS = 10_000
 _CARD_TEXTS = ("license", "license_name", "license_link")
 # In the metadata of a card there are no more languages than this.
 _MOST_LANGUAGES = 500
@@ -31,6 +32,12 @@ def check_config(config: dict[str, Any], what: str) -> None:
         if name in vision and not _is_count(vision[name]):
             value = in_one_line(repr(vision[name]))
             raise PushError(f"{what}: `{name}` of `vision_config` is {value}, but it must be an integer from 1.")
+    for part in ("text_config", "vision_config"):
+        layers = (config.get(part) or {}).get("num_hidden_layers", 1)
+        # A config of more takes all memory before it can be compared with the weights.
+        if not _is_count(layers) or layers > MOST_LAYERS:
+            told = f"`num_hidden_layers` of `{part}` is {in_one_line(repr(layers))}"
+            raise PushError(f"{what}: {told}, but it must be an integer from 1 to {MOST_LAYERS:,}.")
     weights = config.get("transformers_weights")
     if weights is not None and weights != "model.safetensors":
         raise PushError(
@@ -55,6 +62,12 @@ def check_code(values: dict[str, Any], what: str) -> None:
             raise PushError(f"{what} names code of its own ({told}), which is not published: use a base without it.")
 
 
+def check_card_size(size: int, what: str) -> None:
+    """Refuses a card that no one reads, before it is downloaded."""
+    if size > LONGEST_CARD:
+        raise PushError(f"{what} has {size:,} bytes, and a card has {LONGEST_CARD:,} at most: shorten it.")
+
+
 def read_card_fields(path: Path, what: str) -> dict[str, Any]:
     """Licence and language from the metadata of a model card.
 
@@ -62,8 +75,6 @@ def read_card_fields(path: Path, what: str) -> dict[str, Any]:
         PushError: if the metadata cannot be read, or these fields are none.
     """
     try:
-        if path.stat().st_size > LONGEST_CARD:
-            raise ValueError(f"the card has more than {LONGEST_CARD >> 20} MiB")
         metadata = ModelCard.load(path, ignore_metadata_errors=True).data
         fields = {name: metadata.get(name) for name in (*_CARD_TEXTS, "language")}
     except (ValueError, TypeError, yaml.YAMLError, RecursionError, AttributeError) as error:
@@ -74,8 +85,10 @@ def read_card_fields(path: Path, what: str) -> dict[str, Any]:
 
 def _as_text(value: Any, name: str, what: str) -> str | list[str]:
     if isinstance(value, list) and name in ("license", "language") and len(value) <= _MOST_LANGUAGES:
-        return [_as_text(part, "language of a list", what) for part in value]
-    if value is False and name.startswith("language"):
+        texts = [part for part in value if not isinstance(part, list)]
+        if len(texts) == len(value):
+            return [_as_text(part, name, what) for part in texts]
+    if value is False and name == "language":
         return "no"  # Norwegian, which YAML takes for a truth value
     if not isinstance(value, str) or len(value) > 1000:
         raise PushError(f"the metadata in {what} has a `{name}` that is no text: correct it.")

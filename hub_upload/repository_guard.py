@@ -16,7 +16,7 @@ from .hub import Hub
 from .names import MAIN, repo_id_problem
 from .publication import Publication
 from .repository import base_model_id
-from .strict_json import BadJsonError, parse_object
+from .strict_json import LARGEST, BadJsonError, parse_object
 from .target import (
     ATTRIBUTES,
     README,
@@ -141,7 +141,7 @@ class RepositoryGuard:
         return self._first_commit()[0] == state.commit
 
     def _config_of(self, state: BranchState) -> dict[str, Any]:
-        if "config.json" not in state.files:
+        if "config.json" not in state.files or state.files["config.json"].size > LARGEST:
             return {}
         try:
             return parse_object(self._hub.fetch(state.files["config.json"]).file.read_bytes())
