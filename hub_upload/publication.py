@@ -14,6 +14,10 @@ from .target import BranchState, Changes, with_sizes
 from .variants import Variant
 
 
+# Of the files that are left out.
+MOST_NAMED = 100
+
+
 @dataclass(frozen=True)
 class Publication:
     """One branch, whole."""
@@ -64,7 +68,9 @@ def describe_base(base: Base) -> str:
     at = f" at commit {base.revision}" if base.is_on_hub else ", a local folder"
     lines = [f"Base      {base.location}{at} ({len(base.files)} files, {size})"]
     if base.left_out:
-        lines.append(f"          left out: {', '.join(base.left_out)}")
+        rest = len(base.left_out) - MOST_NAMED
+        more = f" and {rest:,} more" if rest > 0 else ""
+        lines.append(f"          left out: {', '.join(base.left_out[:MOST_NAMED])}{more}")
     if base.private_fields:
         fields = [f"{', '.join(names)} of {path}" for path, names in base.private_fields.items()]
         lines.append(f"          left out as nobody's business: {'; '.join(fields)}")

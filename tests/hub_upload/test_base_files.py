@@ -12,6 +12,9 @@ from safetensors.torch import save_file
 
 from hub_upload.package_code import package_code
 
+# The client's own way to send files.
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+
 TOKEN = "hf_" + "Ab1" * 11
 MADE = {"config.json", "processor_config.json", "README.md", ".gitattributes", *package_code()}
 

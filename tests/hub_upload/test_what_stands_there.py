@@ -8,6 +8,9 @@ from safetensors.torch import save
 
 from hub_upload.package_code import package_code
 
+# The client's own way to send files.
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+
 FINE_TUNED = save({"weights": torch.arange(1250.0) + 1})
 EDITS = {
     "weights": {"model.safetensors": FINE_TUNED},
