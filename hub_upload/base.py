@@ -110,7 +110,9 @@ def read_base(location: str, revision: str | None, hub: Hub) -> Base:
     """
     check_base_names(location, revision)
     if Path(location).is_dir():
-        return _Reader(location, None, list_folder(Path(location)), hub).read()
+        # Not every folder is a checkpoint: of one with all of a disk nothing is listed.
+        is_checkpoint = Path(location, "config.json").exists()
+        return _Reader(location, None, list_folder(Path(location)) if is_checkpoint else {}, hub).read()
     info = hub.call(
         f"Looking at the base {location}", hub.api.model_info, location, revision=revision, files_metadata=True
     )

@@ -161,7 +161,7 @@ def test_the_hub_copies_the_weights_and_a_fresh_process_loads_them(original, tmp
         assert result.exit_code == 0, result.output
         assert "the Hub copies the weights itself" in result.output
         assert server.large_bytes_uploaded() == 0
-        assert server.bytes_downloaded("*.safetensors") == 0
+        assert server.bytes_downloaded("*.safetensors") < 3 * 16_384, "their headers alone"
         answer = answer_in_a_fresh_process(
             "me/video", {**os.environ, **environment(server, tmp_path / "user")}, tmp_path
         )
