@@ -16,7 +16,8 @@ _LOCAL_PATH = re.compile(
 )
 _WINDOWS_PATH = re.compile(r"([A-Za-z]:[\\/]|\\\\)\S.*|file://.*")
 _SECRET = re.compile(
-    rb"\bhf_[A-Za-z0-9]{20,}|\bsk-[A-Za-z0-9_-]{32,}|\bgh[pousr]_[A-Za-z0-9]{30,}|\bAKIA[0-9A-Z]{16}\b"
+    rb"\bhf_[A-Za-z0-9]{20,}|\bsk-(?:proj-|ant-[a-z0-9]+-)?[A-Za-z0-9_]{32,}|\bgh[pousr]_[A-Za-z0-9]{30,}"
+    rb"|\bAKIA[0-9A-Z]{16}\b"
     rb"|-----BEGIN [A-Z ]*PRIVATE KEY-----"
 )
 

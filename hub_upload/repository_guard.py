@@ -58,6 +58,7 @@ class RepositoryGuard:
         self._overwrite = overwrite
         self._is_same = is_same
         self._agreed: dict[str, set[tuple[str, str | None]]] = {}
+        self._beginning: tuple[str, Mapping[str, FileOnHub]] | None = None
 
     def check_content(self, branch: str, state: BranchState) -> None:
         """Refuses a branch with something else than a variant of the base, unless it is to be overwritten.
@@ -130,9 +131,12 @@ class RepositoryGuard:
         return f"{self._repo_id}, branch {branch},"
 
     def _first_commit(self) -> tuple[str, Mapping[str, FileOnHub]]:
-        api = self._hub.api
-        *_, first = api.list_repo_commits(self._repo_id, revision=MAIN)
-        return first.commit_id, files_at(api, self._repo_id, first.commit_id)
+        """Asked for once: if it is squashed away meanwhile, no branch can begin there."""
+        if self._beginning is None:
+            api = self._hub.api
+            *_, first = api.list_repo_commits(self._repo_id, revision=MAIN)
+            self._beginning = first.commit_id, files_at(api, self._repo_id, first.commit_id)
+        return self._beginning
 
     def _is_beginning(self, branch: str, state: BranchState) -> bool:
         """Whether a branch was begun by a run that was interrupted, and holds but what its first commit has."""
