@@ -13,7 +13,6 @@ from .repository import repository_files
 from .target import BranchState, Changes, with_sizes
 from .variants import Variant
 
-
 # Of the files that are left out.
 MOST_NAMED = 100
 
