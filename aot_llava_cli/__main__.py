@@ -5,8 +5,9 @@ from typing import Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
+from hub_upload.console import never_stop_at_a_letter
+
 from .benchmark import PASS_ON, benchmark
-from .console import never_stop_at_a_letter
 from .generate import generate
 from .push import push
 from .visualize import visualize

@@ -7,14 +7,14 @@ the data begins. So only the header is made anew, and the data is streamed behin
 import dataclasses
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .base import Base
 from .errors import PushError, in_one_line
-from .files import CHUNK, FileOnDisk, FileOnHub, GeneratedFile, as_json
+from .files import CHUNK, FileOnDisk, FileOnHub, GeneratedFile, as_json, target_in
 from .hub import Hub
 from .package_code import llava_video_checkpoint
 from .safetensors_header import METADATA, BadHeaderError, header_bytes, read_header
@@ -45,11 +45,9 @@ class RenamedWeights:
         """The same with its source on disk."""
         return RenamedWeights(hub.fetch(self.source)) if isinstance(self.source, FileOnHub) else self
 
-    def place_in(self, folder: Path) -> None:
-        """Writes the file with the new names."""
-        target = folder / self.path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        rename_keys(self.source.file, target)
+    def place_in(self, folder: Path, advance: Callable[[int], object]) -> None:
+        """Writes the file with the new names; `advance` is told how many bytes of data have just been copied."""
+        rename_keys(self.source.file, target_in(folder, self.path), advance)
 
 
 def converted(base: Base, hub: Hub) -> Base:
@@ -69,7 +67,7 @@ def converted(base: Base, hub: Hub) -> Base:
     )
 
 
-def rename_keys(source: Path, target: Path) -> None:
+def rename_keys(source: Path, target: Path, advance: Callable[[int], object] = lambda _: None) -> None:
     """Copies a safetensors file under new names, in little memory; nothing is written of one that is damaged.
 
     Raises:
@@ -91,6 +89,7 @@ def rename_keys(source: Path, target: Path) -> None:
             new.write(header_bytes({names[name]: value for name, value in header.values.items()}))
             while chunk := old.read(CHUNK):
                 new.write(chunk)
+                advance(len(chunk))
 
 
 def _converted(file: Any, hub: Hub) -> Any:

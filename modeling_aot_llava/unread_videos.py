@@ -7,6 +7,7 @@ from transformers.utils import logging
 from transformers.video_utils import VideoInput, make_batched_videos
 
 from .error_texts import show
+from .video_limits import VideoLimits
 from .video_reading import read_video
 from .video_sources import Source, is_source
 
@@ -33,7 +34,7 @@ def as_strings(videos: Any) -> Any:
 
 
 def read_unread(
-    videos: VideoInput, options: dict[str, Any], default_num_frames: int | None
+    videos: VideoInput, options: dict[str, Any], default_num_frames: int | None, limits: VideoLimits
 ) -> tuple[VideoInput, dict[str, Any]]:
     """Reads the videos of a call that `as_strings` let pass.
 
@@ -43,6 +44,7 @@ def read_unread(
         videos: all of the call.
         options: the call's, of which `num_frames`, `fps` and `do_sample_frames` say which frames are read.
         default_num_frames: frames of a video where the call names no number.
+        limits: what is refused.
 
     Returns:
         Videos and options for the parent processor, which is not to sample again.
@@ -56,7 +58,7 @@ def read_unread(
     if not all(isinstance(video, str) for video in flat):
         raise ValueError("Some videos of the call are files and some are decoded frames: pass one or the other.")
     num_frames, fps = _sampling(options, default_num_frames)
-    frames, metadata = zip(*(read_video(_source_of(video), num_frames, fps) for video in flat))
+    frames, metadata = zip(*(read_video(_source_of(video), num_frames, fps, limits) for video in flat))
     options = {name: value for name, value in options.items() if name not in ("num_frames", "fps")}
     return list(frames), {**options, "video_metadata": list(metadata), "do_sample_frames": False}
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
 from .video_index import FrameIndex, TimesMisleadError
+from .video_limits import VideoLimits
 from .video_stream import Video, unreadable
 
 try:  # optional, see video_stream.py
@@ -19,7 +21,7 @@ except ImportError:
     av = None
 
 
-def decode_frames(video: Video, index: FrameIndex, indices: np.ndarray) -> np.ndarray:
+def decode_frames(video: Video, index: FrameIndex, indices: np.ndarray, limits: VideoLimits) -> np.ndarray:
     """Decodes the frames at the rising `indices`.
 
     Args:
@@ -30,18 +32,24 @@ def decode_frames(video: Video, index: FrameIndex, indices: np.ndarray) -> np.nd
 
     Raises:
         TimesMisleadError: a frame is not where the index has it.
-        ValueError: a frame does not decode.
+        ValueError: a frame does not decode, or they have more pixels than the limits allow.
     """
-    return stack_upright(_decode(video, index, indices), len(indices))
+    return stack_upright(_decode(video, index, indices), len(indices), video.file.name, limits)
 
 
-def stack_upright(frames: Iterator[Any], num_frames: int) -> np.ndarray:
-    """PyAV's frames as (num_frames, height, width, 3) uint8 RGB, in the size and the orientation of the first."""
+def stack_upright(frames: Iterator[Any], num_frames: int, name: str, limits: VideoLimits) -> np.ndarray:
+    """PyAV's frames as (num_frames, height, width, 3) uint8 RGB, in the size and the orientation of the first.
+
+    Raises:
+        ValueError: they have more pixels than the limits allow.
+    """
     reformatter = VideoReformatter()
     stacked = orient = None
     for position, frame in enumerate(frames):
+        limits.check_frame(frame.width, frame.height, name)
         if stacked is None:
             width, height = frame.width, frame.height
+            limits.check_frames(num_frames, width, height, name)
             orient = _orientation(frame)
         image = reformatter.reformat(frame, width, height, "rgb24", **_without_threads()).to_ndarray()
         image = orient(image)
@@ -58,12 +66,11 @@ def _without_threads() -> dict[str, int]:
 
 def _orientation(frame: Any):
     """How an image (height, width, 3) is turned and mirrored, as the display matrix of phone videos says."""
-    # Not `frame.side_data`, which the frame keeps and which keeps the frame: only a garbage collector frees the two.
-    display_matrix = SideDataContainer(frame).get("DISPLAYMATRIX")
+    display_matrix = _display_matrix(frame)
     if display_matrix is None:
         return lambda image: image
     # A pixel at (x, y) is shown at (a x + c y, b x + d y), but for a shift.
-    a, b, _, c, d = np.frombuffer(bytes(display_matrix), dtype=np.int32)[:5].tolist()
+    a, b, _, c, d = np.frombuffer(display_matrix, dtype=np.int32)[:5].tolist()
     is_transposed = abs(b) > abs(a)
     if is_transposed:
         a, d = c, b
@@ -71,10 +78,29 @@ def _orientation(frame: Any):
     return lambda image: (image.swapaxes(0, 1) if is_transposed else image)[rows, columns]
 
 
+def _display_matrix(frame: Any) -> bytes | None:
+    """The nine numbers that say how a frame is to be shown."""
+    # Not `frame.side_data`, which the frame keeps and which keeps the frame: only a garbage collector frees the two.
+    side_data = SideDataContainer.__new__(SideDataContainer)
+    with suppress(ValueError):  # where PyAV's table is older than one of the kinds, as EXIF, the list ends with it
+        side_data.__init__(frame)
+    for each in side_data:
+        if _kind(each) == "DISPLAYMATRIX":
+            return bytes(each)
+    return None
+
+
+def _kind(side_data: Any) -> str | None:
+    try:
+        return side_data.type.name
+    except ValueError:
+        return None
+
+
 def _decode(video: Video, index: FrameIndex, indices: np.ndarray) -> Iterator[Any]:
     """Yields PyAV's frames at the rising `indices`."""
     if index.keyframes is None:
-        frames = enumerate(video.container.decode(video.stream))
+        frames = enumerate(frame for packet in video.packets() for frame in packet.decode())
         yield from _on_screen(video, frames, indices.tolist())
         return
     for times in _runs(index, indices):
@@ -121,7 +147,7 @@ def _seek(video: Video, time: int) -> None:
 
 
 def _decode_from_next_keyframe(video: Video, index: FrameIndex) -> Iterator[tuple[int, Any]]:
-    packets = video.container.demux(video.stream)
+    packets = video.packets()
     keyframe = next((packet for packet in packets if packet.is_keyframe), None)
     if keyframe is None:
         return

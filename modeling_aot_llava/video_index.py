@@ -83,7 +83,7 @@ def index_by_order(video: Video) -> FrameIndex:
     Raises:
         ValueError: there is none.
     """
-    total = sum(1 for _ in video.container.decode(video.stream))
+    total = sum(len(packet.decode()) for packet in video.packets())
     if total == 0:
         raise unreadable(video.file, "has no frame that can be decoded")
     frame_rate = float(video.stream.average_rate or 0) or None
@@ -101,7 +101,7 @@ def _read_packets(video: Video) -> list[_Packet]:
             is_shown=packet.size > 0 and not packet.is_discard,
             is_corrupt=packet.is_corrupt,
         )
-        for packet in video.container.demux(video.stream)
+        for packet in video.packets()
         if packet.size or packet.pts is not None  # PyAV marks the end with an empty packet
     ]
     ends_in_packet = bool(packets) and packets[-1].is_corrupt

@@ -25,6 +25,12 @@ def files_of(folder):
     return {path.name: path for path in folder.iterdir()}
 
 
+def tree(folder):
+    """The content of every file, or where it links to."""
+    paths = [path for path in folder.rglob("*") if path.is_symlink() or path.is_file()]
+    return {path: path.readlink() if path.is_symlink() else path.read_bytes() for path in paths}
+
+
 def weights_of(folder):
     """The sha256 of every file with weights."""
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("*.safetensors")}

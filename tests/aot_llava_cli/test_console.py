@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from aot_llava_cli.__main__ import app
-from aot_llava_cli.console import never_stop_at_a_letter
+from hub_upload.console import never_stop_at_a_letter
 
 ROOT = Path(__file__).parents[2]
 
