@@ -1,9 +1,8 @@
 """The FLOPs columns of the paper's Tables 1 and 2, from each method's own layers and tokens."""
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-
-from hub_upload.console import never_stop_at_a_letter
 
 from . import build_baseline
 from .cost import method_flops
@@ -104,5 +103,5 @@ def as_markdown() -> str:
 
 
 if __name__ == "__main__":
-    never_stop_at_a_letter()
+    sys.stdout.reconfigure(errors="backslashreplace")  # a console may have no such letter
     print(as_markdown())
