@@ -129,7 +129,8 @@ def push(
         raise PushError(printable(redact(str(error), token))) from None
     except KeyboardInterrupt:
         typer.echo(
-            "Interrupted: every branch and folder is as it was or complete. Run the same command again to go on.",
+            f"Interrupted: every {'branch' if output is None else 'branch and folder'} is as it was or complete. Run the "
+            "same command again to go on.",
             err=True,
         )
         raise
