@@ -128,9 +128,8 @@ def push(
     except (ValueError, OSError, ImportError) as error:
         raise PushError(printable(redact(str(error), token))) from None
     except KeyboardInterrupt:
+        what = "branch" if output is None else "branch and folder"
         typer.echo(
-            f"Interrupted: every {'branch' if output is None else 'branch and folder'} is as it was or complete. Run the "
-            "same command again to go on.",
-            err=True,
+            f"Interrupted: every {what} is as it was or complete. Run the same command again to go on.", err=True
         )
         raise
