@@ -1,5 +1,6 @@
 """The FLOPs columns of the paper's Tables 1 and 2, from each method's own layers and tokens."""
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -102,4 +103,5 @@ def as_markdown() -> str:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # a console may have no such letter
     print(as_markdown())
