@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from aot_llava_cli.suggestions import did_you_mean
 from hub_upload.console import never_stop_at_a_letter
+from hub_upload.suggestions import did_you_mean
 
 DESCRIPTION = """\
 Speed and memory of AOT against the stock model, with real layer sizes and

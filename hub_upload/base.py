@@ -88,7 +88,9 @@ def check_base_names(location: str, revision: str | None) -> None:
     """
     if Path(location).is_dir():
         if revision is not None:
-            raise PushUsageError(f"--base-revision {shown(revision)} is for a base on the Hub, and {location} is a folder.")
+            raise PushUsageError(
+                f"--base-revision {shown(revision)} is for a base on the Hub, and {location} is a folder."
+            )
         return
     problem = repo_id_problem(location)
     if problem:

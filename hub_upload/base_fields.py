@@ -55,8 +55,9 @@ def check_code(values: dict[str, Any], what: str) -> None:
         PushError: if `auto_map`, here or in a part, names other code than the processor's.
     """
     codes = [values.get("auto_map"), *(part.get("auto_map") for part in values.values() if isinstance(part, dict))]
+    own = list(auto_map().AUTO_MAP_OF_PROCESSOR.values())
     for code in codes:
-        if code and (not isinstance(code, dict) or list(code.values()) != list(auto_map().AUTO_MAP_OF_PROCESSOR.values())):
+        if code and (not isinstance(code, dict) or list(code.values()) != own):
             named = code.values() if isinstance(code, dict) else [code]
             told = in_one_line(", ".join(map(str, named)))
             raise PushError(f"{what} names code of its own ({told}), which is not published: use a base without it.")

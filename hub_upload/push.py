@@ -81,7 +81,9 @@ def run(options: Options, say: Callable[[str], None], warn: Callable[[str], None
 
 def _check(options: Options) -> None:
     if options.repo_id is None and options.output is None:
-        raise PushUsageError("--repo-id is missing: name the repository to push to, or a folder to write with --output.")
+        raise PushUsageError(
+            "--repo-id is missing: name the repository to push to, or a folder to write with --output."
+        )
     problem = repo_id_problem(options.repo_id) if options.repo_id is not None else None
     if problem:
         raise PushUsageError(f"--repo-id {shown(options.repo_id)} is no repository: give owner/name; {problem}.")

@@ -12,8 +12,7 @@ from typing import Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from hub_upload.console import never_stop_at_a_letter
-
+from .console import never_stop_at_a_letter
 from .suggestions import did_you_mean
 
 # What all complaints about a command line derive from. typer has it from click, or brings its own, by its release.
