@@ -46,7 +46,7 @@ def generate(
     check_model(model)
 
     # Only now: torch takes seconds to import, and a typing error should be answered at once.
-    from modeling_aot_llava.error_texts import shorten
+    from modeling_aot_llava.video_sources import name_of
 
     from . import answer
 
@@ -58,7 +58,7 @@ def generate(
     _say(f"Loading {model}")
     # The video before the weights: a file that cannot be read need not wait for them.
     processor = answer.load_processor(model, retention_ratio)
-    _say(f"Reading {shorten(video)}")
+    _say(f"Reading {name_of(video)}")
     question = answer.read_question(processor, video, prompt, num_frames)
     llava = answer.load_model(model, retention_ratio)
     result = answer.stream_answer(llava, processor, question, max_new_tokens)

@@ -60,7 +60,7 @@ def visualize(
     _check_output(picture_file, page_file)
 
     # Only now: torch takes seconds to import, and a typing error should be answered at once.
-    from modeling_aot_llava.error_texts import shorten
+    from modeling_aot_llava.video_sources import name_of
 
     from . import answer
     from .drawing.compressed_video import compress, read_frames
@@ -72,7 +72,7 @@ def visualize(
     _say(f"Loading {model}")
     # The video before the weights: a file that cannot be read need not wait for them.
     processor = answer.load_processor(model, retention_ratio)
-    _say(f"Reading {shorten(video)}")
+    _say(f"Reading {name_of(video)}")
     frames = read_frames(processor, video, num_frames)
     compressed = compress(answer.load_model(model, retention_ratio), processor, video, frames)
     sheet = draw_contact_sheet(compressed)

@@ -70,8 +70,7 @@ def open_video(file: VideoFile, limits: VideoLimits = DEFAULT_LIMITS) -> Iterato
         try:
             # Of what FFmpeg allocates, which has margins around the frame.
             largest = {"max_pixels": str(2 * limits.max_pixels_per_frame + 2**20)}
-            options = {**_of_videos_alone(), **largest}
-            with av.open(_Bytes(content), options=options, io_open=_open_nothing_else, **_lenient_tags()) as container:
+            with av.open(_Bytes(content), io_open=_open_nothing_else, **_options(largest)) as container:
                 stream = _video_stream(file, container, limits)
                 stream.codec_context.options = largest
                 stream.thread_type = "AUTO"
@@ -95,19 +94,18 @@ class _Bytes:
         self.read, self.seek, self.tell = content.read, content.seek, content.tell
 
 
-def _of_videos_alone() -> dict[str, str]:
-    return {"format_whitelist": ",".join(VIDEO_FORMATS), "protocol_whitelist": ""}
-
-
 def _open_nothing_else(address: str, *_: Any) -> Any:
     """In the place of FFmpeg's own way to open what a file refers to."""
     raise PermissionError(errno.EPERM, "the file refers to another one", address)
 
 
-def _lenient_tags() -> dict[str, str]:
-    """Options for titles in whatever encoding: they are no reason to refuse the pictures."""
-    is_lenient_anyway = int(av.__version__.split(".")[0]) >= 19
-    return {} if is_lenient_anyway else {"metadata_errors": "ignore"}
+def _options(largest: dict[str, str]) -> dict[str, Any]:
+    version = int(av.__version__.split(".")[0])
+    options = {"format_whitelist": ",".join(VIDEO_FORMATS), "protocol_whitelist": "", **largest}
+    # `options` reach the decoders that look at streams, too. Before 17 PyAV crashes over them where streams appear.
+    options = {"options" if version >= 17 else "container_options": options}
+    # Titles in whatever encoding are no reason to refuse the pictures; from 19 on they are not.
+    return options if version >= 19 else {**options, "metadata_errors": "ignore"}
 
 
 def _video_stream(file: VideoFile, container: Any, limits: VideoLimits) -> Any:
