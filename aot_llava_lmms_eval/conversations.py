@@ -84,8 +84,8 @@ def of_messages(messages: Sequence[Message]) -> Conversation:
             limits = {name: part[name] for name in LIMITS if part.get(name) is not None}
             if limits:
                 raise ValueError(
-                    f"The task asks about a part of {name_of(part['url'])} ({limits}), but videos are read whole: cut it "
-                    "beforehand."
+                    f"The task asks about a part of {name_of(part['url'])} ({limits}), but videos are read whole: cut "
+                    "it beforehand."
                 )
             if part["type"] == "text":
                 content.append({"type": "text", "text": part["text"]})

@@ -38,6 +38,7 @@ from .unread_videos import as_strings, read_unread
 from .video_limits import VideoLimits
 
 if TYPE_CHECKING:  # transformers too old for this code copies the modules named in this file alone; it shall say so
+    from .mp4_boxes import stated_end as stated_end
     from .video_contents import is_text as is_text
     from .video_decoding import decode_frames as decode_frames
     from .video_download import download as download

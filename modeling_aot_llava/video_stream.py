@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
+from .mp4_boxes import claims_too_much
 from .video_contents import is_text, is_web_page
 from .video_limits import DEFAULT_LIMITS, VideoLimits
 from .video_sources import VideoFile
@@ -67,6 +69,7 @@ def open_video(file: VideoFile, limits: VideoLimits = DEFAULT_LIMITS) -> Iterato
         ValueError: it is damaged, no video or one of frames that are too large, which may also show while it is read.
     """
     with file.open() as content:
+        _check_claims(file, content)
         try:
             # Of what FFmpeg allocates, which has margins around the frame.
             largest = {"max_pixels": str(2 * limits.max_pixels_per_frame + 2**20)}
@@ -83,6 +86,13 @@ def unreadable(file: VideoFile, reason: str) -> ValueError:
     """The error of a file that is damaged or no video."""
     remedy = "give a complete video file, or re-encode this one with `ffmpeg -i INPUT OUTPUT.mp4`"
     return ValueError(f"{file.name} {reason}: {remedy}.")
+
+
+def _check_claims(file: VideoFile, content: Any) -> None:
+    size = content.seek(0, os.SEEK_END)
+    if claims_too_much(content, size):
+        raise unreadable(file, f"is damaged: it names more frames and parts than its {size:,} bytes can hold")
+    content.seek(0)
 
 
 class _Bytes:

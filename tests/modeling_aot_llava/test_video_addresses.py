@@ -36,6 +36,8 @@ class Server(http.server.BaseHTTPRequestHandler):
         path, _, target = self.path.partition("?to=")
         if path == "/to":
             self.answer(302, location=unquote(target))
+        elif path == "/leaving":
+            self.answer(302, location="ftp://joe:p%2F%20w%40rd@host/clip.mp4")
         elif path == "/locked" and self.headers.get("Authorization") != LOGIN:
             self.answer(401)
         elif path == "/gzip":
@@ -152,7 +154,7 @@ def test_user_and_password_are_used_and_never_said(root, requests, caplog):
     locked = root.replace("://", "://joe:p%2F%20w%40rd@")
     assert_read(locked + "/locked")
     assert requests[-1][1] == LOGIN
-    for path in ("/no such thing", "/to?to=ftp://joe:p%252F%2520w%2540rd@x/", "/page", "/nothing"):
+    for path in ("/no such thing", "/leaving", "/page", "/nothing"):
         refusal(locked + path)
     wrong = root.replace("://", "://joe:p%2F%20w%40rdly@")
     assert "HTTP 401" in refusal(wrong + "/locked")

@@ -277,6 +277,23 @@ def test_bytes_without_bounds(form, secret, serve, tmp_path):
         read_video(source, limits=VideoLimits(max_bytes=len(content) - 1))
 
 
+@pytest.mark.parametrize("options", [{}, {"movflags": "frag_keyframe+empty_moov"}])
+def test_more_frames_than_bytes(options, tmp_path):
+    """FFmpeg would make room for them: 1.2 GB for a file of 2 KB."""
+    path = write_clip(tmp_path / "clip.mp4", 10, container_options=options)
+    content = bytearray(path.read_bytes())
+    number = content.index(b"trun") + 8 if options else content.index(b"stsz") + 12
+    assert struct.unpack_from(">I", content, number) == (10,)
+    struct.pack_into(">I", content, number, 2**26)
+    with pytest.raises(ValueError, match=r"is damaged: it names more frames and parts than its [\d,]+ bytes can hold"):
+        read_video(bytes(content))
+
+
+def test_boxes_without_end():
+    with pytest.raises(ValueError, match="names more frames and parts than"):
+        read_video(struct.pack(">I4s", 8, b"free") * 2**21)
+
+
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
