@@ -1,12 +1,12 @@
 """Addresses as browsers take them, answers as servers give them, and nothing of a password in what is said."""
 
-import builtins
 import errno
 import gzip
 import http.server
 import logging
 import re
 import socket
+import sys
 import threading
 import time
 import zlib
@@ -324,17 +324,27 @@ def test_what_is_public(place, is_public):
     assert video_download._is_public(place) is is_public
 
 
-# --- Without a client -------------------------------------------------------------------------------
+# --- The clients ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "other"), [("httpx", "httpx2"), ("httpx2", "httpx")])
+def test_whichever_client_is_there_serves(name, other, root, requests, monkeypatch):
+    pytest.importorskip(name)
+    monkeypatch.setitem(sys.modules, other, None)
+    assert_read(root.replace("://", "://joe:p%2F%20w%40rd@") + "/to?to=/locked")
+    assert_read(root + "/gzip")
+    assert "is larger than" in refusal(root + "/bomb", max_bytes=2**20)
+    assert "not downloaded in time" in refusal(root + "/slow", max_download_seconds=0.3)
+    assert "not downloaded in time" in refusal(root + "/slow-headers", max_download_seconds=0.3)
+    assert "redirects from http to ftp" in refusal(root + "/leaving")
+    requests.clear()
+    assert "a machine of a private network" in refusal(root + "/clip.mp4", public_addresses_only=True)
+    assert not requests
 
 
 def test_a_client_that_is_missing_is_named(root, monkeypatch):
-    def without(name, *args, **options):
-        if name.startswith("httpx"):
-            raise ImportError(name)
-        return import_module(name, *args, **options)
-
-    import_module = builtins.__import__
-    monkeypatch.setattr(builtins, "__import__", without)
+    for name in ("httpx", "httpx2"):
+        monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ImportError, match="needs httpx: run `pip install httpx`"):
         read_video(root + "/clip.mp4")
 
