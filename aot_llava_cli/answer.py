@@ -142,6 +142,8 @@ def stream_answer(
         **question,
         streamer=streamer,
         do_sample=False,
+        num_beams=1,  # whatever the checkpoint's generation config says: beams cannot be streamed
+        num_return_sequences=1,
         max_new_tokens=max_new_tokens,
         use_cache=True,
         return_dict_in_generate=True,

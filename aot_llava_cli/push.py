@@ -44,7 +44,13 @@ def push(
     ] = None,
     private: Annotated[bool, typer.Option("--private", metavar="", help="Make a new repository private.")] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", metavar="", help="Replace what is there, even if it is something else.")
+        bool,
+        typer.Option(
+            "--overwrite",
+            metavar="",
+            help="Replace what is there, even if it is something else. A folder is replaced only if this command "
+            "wrote it, for the same variant, and nothing was put into it or changed since.",
+        ),
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", metavar="", help="Say what would be transferred and how, and change nothing.")
@@ -57,6 +63,15 @@ def push(
             show_default=False,
         ),
     ] = None,
+    hard_links: Annotated[
+        bool,
+        typer.Option(
+            "--hard-links",
+            metavar="",
+            help="With --output: let the weights be the base's own files under another name instead of copies, which "
+            "takes no space. What changes the one then changes the other.",
+        ),
+    ] = False,
     convert: Annotated[
         bool,
         typer.Option(
@@ -90,6 +105,7 @@ def push(
         repo_id=repo_id,
         revision=revision,
         output=output,
+        hard_links=hard_links,
         convert=convert,
         private=private,
         overwrite=overwrite,
@@ -108,6 +124,7 @@ def push(
         raise PushError(redact(str(error), token)) from None
     except KeyboardInterrupt:
         typer.echo(
-            "Interrupted: every branch is as it was or complete. Run the same command again to go on.", err=True
+            "Interrupted: every branch and folder is as it was or complete. Run the same command again to go on.",
+            err=True,
         )
         raise

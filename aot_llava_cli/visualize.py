@@ -3,14 +3,20 @@
 The paths of what was written go to stdout and everything else to stderr, so `open $(aot-llava visualize)` shows it.
 """
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from hub_upload.whole_file import check_writable, write_whole
+
 from .arguments import Model, NumFrames, Video, check_model, check_video, name_of_video, read_share
 from .mini import MINI_CLIP, mini_unless_named
-from .whole_file import check_writable, write_whole
+
+# How a PNG file begins, and what a page has in its head.
+_PNG = b"\x89PNG\r\n\x1a\n"
+_GENERATOR = b'<meta name="generator" content="aot-llava visualize">'
 
 _Output = Annotated[
     Path | None,
@@ -18,7 +24,7 @@ _Output = Annotated[
         "--output",
         "-o",
         metavar="FILE",
-        help="The picture to write, a PNG file; one that is there is replaced. By default the video's name with "
+        help="The picture to write, a PNG file; a picture that is there is replaced. By default the video's name with "
         ".aot.png, in the current folder.",
         show_default=False,
     ),
@@ -57,7 +63,7 @@ def visualize(
     _check_retention_ratio(retention_ratio)
     picture_file = output or Path(f"{Path(name_of_video(video or str(MINI_CLIP))).stem}.aot.png")
     page_file = picture_file.with_suffix(".html") if html else None
-    _check_output(picture_file, page_file)
+    _check_output(picture_file, page_file, video)
 
     # Only now: torch takes seconds to import, and a typing error should be answered at once.
     from modeling_aot_llava.video_sources import name_of
@@ -96,17 +102,29 @@ def _check_retention_ratio(retention_ratio: float | None) -> None:
         )
 
 
-def _check_output(picture_file: Path, page_file: Path | None) -> None:
+def _check_output(picture_file: Path, page_file: Path | None, video: str | None) -> None:
     if picture_file.suffix.lower() != ".png":
         raise typer.BadParameter(
             f"{picture_file} does not end in .png. Give the picture's name; --html writes the page beside it.",
             param_hint="--output",
         )
-    for file in filter(None, (picture_file, page_file)):
+    wanted = [(picture_file, "PNG picture", lambda beginning: beginning.startswith(_PNG))]
+    if page_file is not None:
+        wanted.append((page_file, "page of `aot-llava visualize`", lambda beginning: _GENERATOR in beginning))
+    for file, kind, is_of_kind in wanted:
         try:
-            check_writable(file)
+            _check_is_not_read(file, video)
+            check_writable(file, kind, is_of_kind)
         except OSError as error:
             raise typer.BadParameter(str(error), param_hint="--output") from None
+
+
+def _check_is_not_read(file: Path, video: str | None) -> None:
+    """A video may be a picture that moves, or a folder of pictures."""
+    if video is None or not file.exists() or not os.path.exists(video):
+        return
+    if any(path.samefile(video) for path in (file, file.parent)):
+        raise OSError(f"{file} is what the video is read from. Give another path.")
 
 
 def _say(text: str) -> None:

@@ -10,6 +10,7 @@ from .conversations import TEMPLATES
 from .frame_sampling import SAMPLINGS
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+UNREADABLE = ("stop", "llava_onevision", "llava_vid")
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,9 @@ class HarnessArguments:
         task_prompts: the model whose wording a task uses (`lmms_eval_specific_kwargs`), as "llava_vid"; None is the
             task's default.
         add_time_instruction: whether LLaVA-Video's sentence about the times of the frames follows a video.
+        unreadable_videos: "stop" the run; or go on as lmms-eval's class of the name: "llava_onevision" asks the
+            question without the video, "llava_vid" answers that it cannot be loaded. They are counted.
+        read_ahead: batches that are read and prepared while the model answers, at most; 0 is none.
     """
 
     pretrained: str
@@ -44,14 +48,22 @@ class HarnessArguments:
     frame_sampling: str = "uniform"
     task_prompts: str | None = None
     add_time_instruction: bool = False
+    unreadable_videos: str = "stop"
+    read_ahead: int = 2
 
     def __post_init__(self):
         """Checks the values; raises ValueError."""
-        for name in ("max_frames_num", "batch_size"):
+        for name, least in (("max_frames_num", 1), ("batch_size", 1), ("read_ahead", 0)):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} is {value!r}, but must be an integer from 1.")
-        for name, choices in (("conv_template", TEMPLATES), ("frame_sampling", SAMPLINGS), ("dtype", DTYPES)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f"{name} is {value!r}, but must be an integer from {least}.")
+        choices_of = {
+            "conv_template": TEMPLATES,
+            "frame_sampling": SAMPLINGS,
+            "dtype": DTYPES,
+            "unreadable_videos": UNREADABLE,
+        }
+        for name, choices in choices_of.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, but must be one of {', '.join(choices)}.")
         if not isinstance(self.add_time_instruction, bool):

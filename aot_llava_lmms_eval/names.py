@@ -1,7 +1,7 @@
 """The models' names, by method."""
 
 AOT = "aot"
-# Those of `benchmarks.baselines`; written down, so that lmms-eval starts without importing them.
+# Those of `aot_llava_baselines`; written down, so that lmms-eval starts without importing them.
 METHODS = ("fastv", "pdrop", "dycoke", "visionzip", "prunevid", "fastvid", "holitom")
 
 

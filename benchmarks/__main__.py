@@ -4,8 +4,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from .options import parse_options
+from .options import check_results_folder, parse_options
 from .plot import draw, require_matplotlib
+
+RESULTS = "results.json"
 
 
 def main(arguments: list[str] | None = None, prog: str = "python -m benchmarks") -> None:
@@ -13,12 +15,13 @@ def main(arguments: list[str] | None = None, prog: str = "python -m benchmarks")
 
     Raises:
         ImportError: if matplotlib is missing but a plot is wanted.
-        OSError: if the results cannot be written.
+        OSError: if the results cannot be written, or files that are no results would be replaced.
         MemoryError: if the model does not fit.
     """
     options = parse_options(arguments, prog)
     if not options.no_plot:
         require_matplotlib()
+    check_results_folder(options.output, RESULTS, {"machine", "cases"}, ("speed-and-memory-*.png", "trace-*.json"))
     try:
         options.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -59,10 +62,10 @@ def main(arguments: list[str] | None = None, prog: str = "python -m benchmarks")
         bar.set_description("warming up")
         for cases in comparison.run():
             report["cases"].extend(cases)
-            write_json(report, options.output / "results.json")
+            write_json(report, options.output / RESULTS)
 
     print(as_text(report))
-    files = [options.output / "results.json", *([] if options.no_plot else draw(report, options.output))]
+    files = [options.output / RESULTS, *([] if options.no_plot else draw(report, options.output))]
     print("\nWritten: " + ", ".join(map(str, files)))
 
 

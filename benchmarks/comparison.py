@@ -94,7 +94,12 @@ class Comparison:
         return [num_frames for num_frames in self._options.stage_frames if num_frames not in self._options.frames]
 
     def _warm_up(self) -> None:
-        for contender in self._contenders(num_frames=1):
+        contenders = self._contenders(num_frames=1)
+        for contender in contenders:
+            if contender.is_compressed and contender.has_kernels:
+                with contender.active():
+                    self._aot.model.warm_up_kernels([*self._options.frames, *self._options.stage_frames])
+        for contender in contenders:
             with contender.active():
                 measure_first_token(contender.model, self._prompt(contender, self._videos(1, 1)))
             if contender.is_compressed:

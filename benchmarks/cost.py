@@ -4,7 +4,7 @@ Counted as the paper counts (Eq. 17): a multiply-add is one FLOP, a layer has fo
 matrices. So the vision tower and the projector can be added to the language model's count.
 """
 
-from aot_llava_cli.flops import decode_flops, prefill_flops
+from modeling_aot_llava.cost_model import decode_flops, prefill_flops
 
 
 def count_flops(config, *, num_frames: int, num_tokens: int, decode_tokens: int, batch: int) -> dict[str, int]:

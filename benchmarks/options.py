@@ -4,7 +4,9 @@ All without importing torch, so that a typing error costs no time.
 """
 
 import argparse
+import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -37,19 +39,19 @@ def parse_options(arguments: list[str] | None, prog: str) -> argparse.Namespace:
     )
     add(
         "--frames",
-        type=_list_of(count),
+        type=list_of(count),
         metavar="N,...",
         help="frames of a video (default: 8,16,32,64,128; on a CPU 8, or 2,4 with tiny)",
     )
     add(
         "--ratios",
-        type=_list_of(ratio),
+        type=list_of(ratio),
         metavar="R,...",
         help="retention ratios, above 0 up to 1 (default: 1,0.25,0.2,0.15,0.1; on a CPU some of them)",
     )
     add(
         "--batch",
-        type=_list_of(count),
+        type=list_of(count),
         metavar="N,...",
         help="batch sizes, one video a row (default: 1,8; on a CPU 1)",
     )
@@ -62,7 +64,7 @@ def parse_options(arguments: list[str] | None, prog: str) -> argparse.Namespace:
     )
     add(
         "--stage-frames",
-        type=_list_of(count),
+        type=list_of(count),
         metavar="N,...",
         help="further frames for which AOT's stages alone are timed (default: none; on a CPU 32)",
     )
@@ -115,6 +117,32 @@ def folder(text: str) -> Path:
     return Path(text)
 
 
+def check_results_folder(output: Path, results: str, keys: set[str], others: Sequence[str]) -> None:
+    """Refuses a folder in which this program's results would replace files of somebody else's.
+
+    Args:
+        results: the name of the JSON file, by which the program knows its own folder.
+        keys: that it always has.
+        others: patterns of the names of the other files.
+
+    Raises:
+        OSError: then, with the remedy.
+    """
+    if _is_object_with(output / results, keys):
+        return
+    there = [file for pattern in (results, *others) for file in sorted(output.glob(pattern))]
+    if there:
+        raise OSError(f"{there[0]} is no result of this program, and is not replaced: give another --output")
+
+
+def _is_object_with(file: Path, keys: set[str]) -> bool:
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(values, dict) and keys <= values.keys()
+
+
 def device(text: str) -> str:
     """The name of a device; whether it is there says `choose_device`, which needs torch."""
     kind, colon, number = text.partition(":")
@@ -123,7 +151,9 @@ def device(text: str) -> str:
     return text
 
 
-def _list_of(read_one):
+def list_of(read_one):
+    """Reads values with commas between them, each by `read_one`, none twice."""
+
     def read(text: str) -> list:
         values = [read_one(part) for part in text.split(",")]
         if len(set(values)) < len(values):

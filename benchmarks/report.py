@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import transformers
 
+from hub_upload.whole_file import write_whole
 from modeling_aot_llava.fused_kernels import triton
 
 from .parts import PARTS
@@ -56,29 +57,32 @@ def make_report(options, num_parameters: int, device: torch.device) -> dict[str,
 
 def write_json(report: dict[str, Any], file: Path) -> None:
     """Writes the report, whole or not at all."""
-    unfinished = file.with_name(f".{file.name}.unfinished")
-    unfinished.write_text(json.dumps(report, indent=1) + "\n")
-    unfinished.replace(file)
+    write_whole(file, lambda unfinished: unfinished.write_text(json.dumps(report, indent=1) + "\n"))
 
 
 def as_text(report: dict[str, Any]) -> str:
     """Two tables: what each model takes, and where AOT's own time goes."""
-    machine, versions, options = report["machine"], report["versions"], report["options"]
-    head = (
-        f"{options['shape']}, {report['parameters'] / 1e6:,.1f} M parameters, {options['dtype']}, "
-        f"{options['device']}: {machine['gpu'] or machine['processor']}, {machine['threads']} threads\n"
-        f"{report['date']}, torch {versions['torch']}, Triton {versions['triton'] or 'none'}, "
-        f"transformers {versions['transformers']}; medians of {options['repeats']}, spread in brackets"
-    )
-    if options["shape"] == "tiny":
+    head = describe_run(report)
+    if report["options"]["shape"] == "tiny":
         head += f"\n{TINY_NOTE}"
     rows = [list(COLUMNS), *(_row(case) for case in report["cases"] if _was_run(case))]
     notes = (
         "FLOPs by Eq. 17, vision tower and projector included. Of limit: of the speed-up that these FLOPs allow. "
         "Above weights: peak less what was in use before."
     )
-    tables = [_table(rows) + "\n" + notes, *_parts_table(report["cases"]), *_stage_tables(report["cases"])]
+    tables = [table(rows) + "\n" + notes, *_parts_table(report["cases"]), *_stage_tables(report["cases"])]
     return "\n\n".join([head, *tables])
+
+
+def describe_run(report: dict[str, Any]) -> str:
+    """Two lines: what ran where, and with which versions."""
+    machine, versions, options = report["machine"], report["versions"], report["options"]
+    return (
+        f"{options['shape']}, {report['parameters'] / 1e6:,.1f} M parameters, {options['dtype']}, "
+        f"{options['device']}: {machine['gpu'] or machine['processor']}, {machine['threads']} threads\n"
+        f"{report['date']}, torch {versions['torch']}, Triton {versions['triton'] or 'none'}, "
+        f"transformers {versions['transformers']}; medians of {options['repeats']}, spread in brackets"
+    )
 
 
 def _was_run(case: dict[str, Any]) -> bool:
@@ -122,7 +126,7 @@ def _parts_table(cases: list[dict[str, Any]]) -> list[str]:
     rows = [["batch", "frames", "model", *PARTS.values(), "first token"]]
     for case in measured:
         medians = [case[name]["median"] for name in (*PARTS, "first_token_seconds")]
-        rows.append([str(case["batch"]), str(case["frames"]), _name(case), *map(_duration, medians)])
+        rows.append([str(case["batch"]), str(case["frames"]), _name(case), *map(duration, medians)])
     lines = []
     for frames, preparation in {case["frames"]: case["preparation"] for case in measured}.items():
         reading, processing = preparation["reading_seconds"], preparation["processing_seconds"]
@@ -130,7 +134,7 @@ def _parts_table(cases: list[dict[str, Any]]) -> list[str]:
             f"Before that, on the CPU: a video's {frames} frames are read in {_with_spread(reading)} and made pixel "
             f"values in {_with_spread(processing)}."
         )
-    return ["Parts of the time to first token\n" + _table(rows) + "\n" + "\n".join(lines)]
+    return ["Parts of the time to first token\n" + table(rows) + "\n" + "\n".join(lines)]
 
 
 def _stage_tables(cases: list[dict[str, Any]]) -> list[str]:
@@ -162,7 +166,7 @@ def _stage_tables(cases: list[dict[str, Any]]) -> list[str]:
         for frames, tower in towers.items()
     ]
     return [
-        "Where AOT's own time goes; in brackets shares of its prefill\n" + _table(rows) + "\n" + STAGE_NOTES,
+        "Where AOT's own time goes; in brackets shares of its prefill\n" + table(rows) + "\n" + STAGE_NOTES,
         "\n".join(lines),
     ]
 
@@ -175,20 +179,22 @@ def _name(case: dict[str, Any]) -> str:
 
 def _stage(stages: dict[str, Any], name: str) -> str:
     share = f" ({stages['share_of_prefill'][name]:.2%})" if "share_of_prefill" in stages else ""
-    return _duration(stages["seconds"][name]["median"]) + share
+    return duration(stages["seconds"][name]["median"]) + share
 
 
-def _table(rows: list[list[str]]) -> str:
+def table(rows: list[list[str]]) -> str:
+    """Rows as columns that are flush right."""
     widths = [max(map(len, column)) for column in zip(*rows)]
     return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
 
 
 def _with_spread(summary: dict[str, Any]) -> str:
     low, high = summary["min"], summary["max"]
-    return f"{_duration(summary['median'])} [{_duration(low)}, {_duration(high)}]" if low < high else _duration(low)
+    return f"{duration(summary['median'])} [{duration(low)}, {duration(high)}]" if low < high else duration(low)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Like `1.23 s` or `4.56 ms`."""
     if seconds >= 1:
         return f"{seconds:.2f} s"
     return f"{seconds * 1000:.0f} ms" if seconds >= 0.1 else f"{seconds * 1000:.3g} ms"

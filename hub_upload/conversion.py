@@ -8,13 +8,14 @@ import dataclasses
 import json
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .base import Base
 from .errors import PushError
-from .files import CHUNK, FileOnDisk, FileOnHub, GeneratedFile, as_json, is_weights
+from .files import CHUNK, FileOnDisk, FileOnHub, GeneratedFile, as_json, is_weights, target_in
 from .hub import Hub
 from .package_code import llava_video_checkpoint
 
@@ -46,11 +47,9 @@ class RenamedWeights:
         """The same with its source on disk."""
         return RenamedWeights(hub.fetch(self.source)) if isinstance(self.source, FileOnHub) else self
 
-    def place_in(self, folder: Path) -> None:
-        """Writes the file with the new names."""
-        target = folder / self.path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        rename_keys(self.source.file, target)
+    def place_in(self, folder: Path, advance: Callable[[int], object]) -> None:
+        """Writes the file with the new names; `advance` is told how many bytes of data have just been copied."""
+        rename_keys(self.source.file, target_in(folder, self.path), advance)
 
 
 def converted(base: Base, hub: Hub) -> Base:
@@ -64,7 +63,7 @@ def converted(base: Base, hub: Hub) -> Base:
     return dataclasses.replace(base, files=tuple(_converted(file, hub) for file in base.files))
 
 
-def rename_keys(source: Path, target: Path) -> None:
+def rename_keys(source: Path, target: Path, advance: Callable[[int], object] = lambda _: None) -> None:
     """Copies a safetensors file under new names, in little memory.
 
     Raises:
@@ -84,6 +83,7 @@ def rename_keys(source: Path, target: Path) -> None:
         new.write(len(content).to_bytes(LENGTH, "little") + content)
         while chunk := old.read(CHUNK):
             new.write(chunk)
+            advance(len(chunk))
 
 
 def _converted(file: Any, hub: Hub) -> Any:

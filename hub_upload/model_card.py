@@ -133,7 +133,7 @@ def _settings(variant: Variant) -> str:
     fields = variant.fields
     settings = [
         f"`retention_ratio={fields['retention_ratio']}`",
-        f"`num_anchors={fields['num_anchors']}`",
+        *([] if fields["num_anchors"] is None else [f"`num_anchors={fields['num_anchors']}`"]),
         f"{fields['clip_segmentation']} clips (`num_clips={fields['num_clips']}`)",
         f'`recipe="{fields["recipe"]}"`',
     ]

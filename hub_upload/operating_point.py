@@ -11,9 +11,8 @@ from pathlib import Path
 
 from huggingface_hub import HfApi
 
-from aot_llava_cli.flops import prefill_flops
-
 from .errors import PushError
+from .package_code import cost_model
 
 _PROGRAM = Path(__file__).with_name("load_in_fresh_process.py")
 
@@ -42,7 +41,7 @@ class OperatingPoint:
         return self._prefill_flops(self.tokens_after + self.newlines_after)
 
     def _prefill_flops(self, num_tokens: int) -> int:
-        return prefill_flops(
+        return cost_model().prefill_flops(
             num_tokens,
             num_layers=self.num_layers,
             hidden_size=self.hidden_size,

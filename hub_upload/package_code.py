@@ -18,6 +18,7 @@ CODE_OF_CONFIG = {
     "AutoModel": "modeling_aot_llava.AOTLlavaOnevisionModel",
     "AutoModelForImageTextToText": "modeling_aot_llava.AOTLlavaOnevisionForConditionalGeneration",
     "AutoModelForMultimodalLM": "modeling_aot_llava.AOTLlavaOnevisionForConditionalGeneration",
+    "AutoModelForPreTraining": "modeling_aot_llava.AOTLlavaOnevisionForConditionalGeneration",
 }
 CODE_OF_PROCESSOR = {"AutoProcessor": "processing_aot_llava.AOTLlavaOnevisionProcessor"}
 
@@ -33,9 +34,19 @@ def package_folder() -> Path:
 
 @cache
 def package_code() -> dict[str, bytes]:
-    """The modules that the model needs at run time, byte for byte: the remote code on the Hub."""
-    modules = sorted(package_folder().glob("*.py"))
-    return {module.name: module.read_bytes() for module in modules if module.name != "__init__.py"}
+    """The remote code on the Hub, byte for byte: the modules that hold the classes, and all that these import."""
+    entries = {*CODE_OF_CONFIG.values(), *CODE_OF_PROCESSOR.values()}
+    needed, unread = {}, {entry.split(".")[0] for entry in entries}
+    while unread:
+        module = unread.pop()
+        needed[f"{module}.py"] = (package_folder() / f"{module}.py").read_bytes()
+        unread |= {sibling for sibling in _siblings(needed[f"{module}.py"]) if f"{sibling}.py" not in needed}
+    return dict(sorted(needed.items()))
+
+
+def _siblings(source: bytes) -> set[str]:
+    imports = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom))
+    return {node.module for node in imports if node.level == 1}
 
 
 @cache
@@ -47,10 +58,19 @@ def aot_defaults() -> dict[str, Any]:
     return {field.target.id: ast.literal_eval(field.value) for field in fields}
 
 
-@cache
 def llava_video_checkpoint() -> ModuleType:
-    """The module that reads original LLaVA-Video checkpoints: it alone is loaded, and needs no torch."""
-    name = "llava_video_checkpoint"
+    """The module that reads original LLaVA-Video checkpoints."""
+    return _module("llava_video_checkpoint")
+
+
+def cost_model() -> ModuleType:
+    """The paper's cost model."""
+    return _module("cost_model")
+
+
+@cache
+def _module(name: str) -> ModuleType:
+    """A module that needs no sibling: it alone is loaded, without torch."""
     spec = importlib.util.spec_from_file_location(name, package_folder() / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

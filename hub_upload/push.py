@@ -2,20 +2,22 @@
 
 import re
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from huggingface_hub import HfApi
 
 from .base import Base, read_base
-from .conversion import converted
+from .conversion import RenamedWeights, converted
 from .errors import PushError
-from .files import readable_size
+from .files import File, FileOnHub, readable_size
 from .hub import Hub
 from .model_card import loading_lines
 from .operating_point import Checkpoint, OperatingPoint, load_without_weights
-from .output_folder import check_output, write_folder
+from .output_folder import OutputFolder, check_output, claim_output
+from .placing import place_files
 from .publication import (
     MAIN,
     Publication,
@@ -41,6 +43,7 @@ class Options:
     repo_id: str | None = None
     revision: str | None = None
     output: Path | None = None
+    hard_links: bool = False
     convert: bool = False
     private: bool = False
     overwrite: bool = False
@@ -56,16 +59,20 @@ def run(options: Options, say: Callable[[str], None], warn: Callable[[str], None
     """
     variants = read_variants(options.variants, options.base)
     _check(options)
-    hub = Hub(HfApi(token=options.token or False), warn)
-    base = read_base(options.base or _only_base_model(variants), options.base_revision, hub)
-    if options.convert:
-        base = converted(base, hub)
-    say(describe_base(base))
-    _warn_of_other_bases(base, variants, warn)
-    if options.output is not None:
-        _write_folders(options, base, variants, hub, say)
-    else:
-        _push(options, base, variants, hub, say)
+    location = options.base or _only_base_model(variants)
+    with ExitStack() as held:
+        # Before anything is read or asked for: a folder that must not be written costs no time.
+        outputs = _claim_outputs(options, variants, location, held, warn)
+        hub = Hub(HfApi(token=options.token or False), warn)
+        base = read_base(location, options.base_revision, hub)
+        if options.convert:
+            base = converted(base, hub)
+        say(describe_base(base))
+        _warn_of_other_bases(base, variants, warn)
+        if options.output is not None:
+            _write_folders(options, base, variants, outputs, hub, say)
+        else:
+            _push(options, base, variants, hub, say)
 
 
 def _check(options: Options) -> None:
@@ -77,12 +84,30 @@ def _check(options: Options) -> None:
         raise PushError(
             "--convert writes the weights under other names, which needs --output: give a folder, and push that."
         )
-    if options.output is not None:
-        check_output(options.output, options.overwrite)
-    elif not options.token and not options.dry_run:
+    if options.hard_links and (options.output is None or options.convert):
+        raise PushError("--hard-links is for --output without --convert: leave it out.")
+    if options.output is None and not options.token and not options.dry_run:
         raise PushError("there is no token: log in with `hf auth login`, or give one with --token.")
     if options.token and not re.fullmatch(r"[!-~]+", options.token):
         raise PushError("the token holds characters that no token has: copy it again.")
+
+
+def _claim_outputs(
+    options: Options, variants: Sequence[Variant], base: str, held: ExitStack, warn: Callable[[str], None]
+) -> Mapping[str, OutputFolder]:
+    """The folders to write, by the variants' names; a dry run only checks them."""
+    if options.output is None:
+        return {}
+    base_folder = Path(base) if Path(base).is_dir() else None
+    outputs = {}
+    for variant in variants:
+        path = options.output / variant.name if len(variants) > 1 else options.output
+        wanted = (path, variant.name, base_folder, options.overwrite)
+        if options.dry_run:
+            check_output(*wanted)
+        else:
+            outputs[variant.name] = held.enter_context(claim_output(*wanted, warn))
+    return outputs
 
 
 def _only_base_model(variants: Sequence[Variant]) -> str:
@@ -113,10 +138,17 @@ def _load_before_anything_moves(base: Base, variants: Sequence[Variant], hub: Hu
 
 
 def _write_folders(
-    options: Options, base: Base, variants: Sequence[Variant], hub: Hub, say: Callable[[str], None]
+    options: Options,
+    base: Base,
+    variants: Sequence[Variant],
+    outputs: Mapping[str, OutputFolder],
+    hub: Hub,
+    say: Callable[[str], None],
 ) -> None:
     points = _load_before_anything_moves(base, variants, hub)
-    way = "downloaded into huggingface_hub's cache, then linked or copied" if base.is_on_hub else "linked or copied"
+    way = "hard-linked" if options.hard_links else "copied, or cloned where the file system can"
+    if base.is_on_hub:
+        way = f"downloaded into huggingface_hub's cache, then {way}"
     say(f"Output    {options.output}: {readable_size(sum(file.size for file in base.files))} {way}")
     for variant in variants:
         folder = options.output / variant.name if len(variants) > 1 else options.output
@@ -126,10 +158,18 @@ def _write_folders(
         publication = make_publication(base, branch, variant, point, options.repo_id or str(folder))
         say(f"\n{describe_point(publication, folder.name)}")
         if not options.dry_run:
-            write_folder(folder, publication.files, hub)
+            # Downloads first: they are kept in the cache, so that a second run goes on where this one stopped.
+            files = [_on_disk(file, hub) for file in publication.files]
+            outputs[variant.name].write(lambda new, files=files: place_files(files, new, options.hard_links))
             say(f"{folder} is ready:\n\n" + "\n".join(loading_lines(str(folder))))
     if options.dry_run:
         say("\nDry run: nothing was written.")
+
+
+def _on_disk(file: File | RenamedWeights, hub: Hub) -> File | RenamedWeights:
+    if isinstance(file, RenamedWeights):
+        return file.fetched(hub)
+    return hub.fetch(file) if isinstance(file, FileOnHub) else file
 
 
 def _push(options: Options, base: Base, variants: Sequence[Variant], hub: Hub, say: Callable[[str], None]) -> None:

@@ -24,10 +24,13 @@ def description_files(base: Base, variant: Variant) -> list[GeneratedFile]:
 
 
 def model_config(base: Base, variant: Variant) -> dict[str, Any]:
-    """The base's config with the AOT fields, and with where the weights come from."""
+    """The base's config with the AOT fields, and with where the weights come from.
+
+    Fields that are not set are left out, also where the base sets them.
+    """
     return {
-        **base.config,
-        **variant.fields,
+        **{name: value for name, value in base.config.items() if name not in variant.fields},
+        **{name: value for name, value in variant.fields.items() if value is not None},
         "model_type": "aot_llava_onevision",
         "architectures": ["AOTLlavaOnevisionForConditionalGeneration"],
         "auto_map": CODE_OF_CONFIG,

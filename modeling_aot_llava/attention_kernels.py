@@ -1,9 +1,11 @@
 """Attention received in two launches, where PyTorch's operations write all scores to memory."""
 
+import math
+
 import torch
 from torch import Tensor
 
-from .fused_kernels import constexpr, jit, tl, triton
+from .fused_kernels import LAUNCH_OPTIONS, constexpr, jit, power_of_2_from, tl
 
 
 def launch_attention_received(queries: Tensor, keys: Tensor, scale: float) -> Tensor:
@@ -14,29 +16,36 @@ def launch_attention_received(queries: Tensor, keys: Tensor, scale: float) -> Te
     """
     num_frames, num_heads, num_patches, width = queries.shape
     queries, keys = (values if values.stride(-1) == 1 else values.contiguous() for values in (queries, keys))
-    largest, total = torch.empty(
-        2, num_frames, num_heads, num_patches, dtype=torch.float32, device=queries.device
-    ).unbind()
+    largest, total = (
+        torch.empty(num_frames, num_heads, num_patches, dtype=torch.float32, device=queries.device) for _ in range(2)
+    )
     received = torch.empty(num_frames, num_patches, dtype=torch.float32, device=queries.device)
     # Blocks of queries and keys, with as many warps as keep them in the registers.
     block, num_warps = (32, 8) if queries.dtype == torch.float32 else (64, 4)
-    blocks = triton.cdiv(num_patches, block)
+    blocks = math.ceil(num_patches / block)
     shape = {
         "num_heads": num_heads,
         "num_patches": num_patches,
         "width": width,
         "scale": scale,
         "BLOCK": block,
-        "BLOCK_WIDTH": max(16, triton.next_power_of_2(width)),
+        "BLOCK_WIDTH": max(16, power_of_2_from(width)),
         "num_warps": num_warps,
+        **LAUNCH_OPTIONS,
     }
     tensors = queries, keys, *queries.stride()[:3], *keys.stride()[:3], largest, total
-    _softmax_sums_kernel[(blocks, num_frames * num_heads)](*tensors, **shape)
-    _column_means_kernel[(blocks, num_frames)](*tensors, received, **shape)
+    # One axis, since CUDA allows no more than 65,535 programs along the others.
+    _softmax_sums_kernel[(num_frames * num_heads * blocks,)](*tensors, **shape)
+    _column_means_kernel[(num_frames * blocks,)](*tensors, received, **shape)
     return received
 
 
-@jit
+def attention_variant(queries: Tensor, keys: Tensor, scale: float) -> tuple:
+    """What the kernels are compiled for, beside the dtype; takes what `launch_attention_received` takes."""
+    return queries.shape[1:]
+
+
+@jit(do_not_specialize=["num_heads", "num_patches"])
 def _softmax_sums_kernel(
     queries,
     keys,
@@ -55,9 +64,10 @@ def _softmax_sums_kernel(
     BLOCK: constexpr,  # noqa: N803
     BLOCK_WIDTH: constexpr,  # noqa: N803
 ):
-    frame_and_head = tl.program_id(1).to(tl.int64)
+    blocks = tl.cdiv(num_patches, BLOCK)
+    frame_and_head = (tl.program_id(0) // blocks).to(tl.int64)
     frame, head = frame_and_head // num_heads, frame_and_head % num_heads
-    rows = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    rows = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
     queries += frame * query_frame + head * query_head
     keys += frame * key_frame + head * key_head
     query = _load_rows(queries, rows, query_patch, num_patches, width, BLOCK_WIDTH)
@@ -75,7 +85,7 @@ def _softmax_sums_kernel(
     tl.store(total_out + frame_and_head * num_patches + rows, total, mask=rows < num_patches)
 
 
-@jit
+@jit(do_not_specialize=["num_heads", "num_patches"])
 def _column_means_kernel(
     queries,
     keys,
@@ -95,8 +105,9 @@ def _column_means_kernel(
     BLOCK: constexpr,  # noqa: N803
     BLOCK_WIDTH: constexpr,  # noqa: N803
 ):
-    frame = tl.program_id(1).to(tl.int64)
-    columns = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    blocks = tl.cdiv(num_patches, BLOCK)
+    frame = (tl.program_id(0) // blocks).to(tl.int64)
+    columns = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
     means = tl.zeros([BLOCK], tl.float32)
     for head in range(num_heads):
         of_head = (frame * num_heads + head) * num_patches
@@ -114,14 +125,14 @@ def _column_means_kernel(
     tl.store(received + frame * num_patches + columns, means / (num_heads * num_patches), mask=columns < num_patches)
 
 
-@jit
+@jit()
 def _load_rows(base, rows, stride, num_patches, width, BLOCK_WIDTH: constexpr):  # noqa: N803
     channels = tl.arange(0, BLOCK_WIDTH)
     inside = (rows < num_patches)[:, None] & (channels < width)[None, :]
     return tl.load(base + rows[:, None] * stride + channels[None, :], mask=inside, other=0.0)
 
 
-@jit
+@jit()
 def _scores(query, key, scale):
     # "ieee": float32 is multiplied as float32, not in the shorter format of the tensor cores.
     return tl.dot(query, tl.trans(key), input_precision="ieee") * scale

@@ -9,6 +9,7 @@ import math
 import torch
 from torch import Tensor
 
+from .exact_products import exact_product
 from .frame_clips import StepOrder
 from .optimal_transport import aggregate, directions_of, nearest_anchor
 from .paper_recipe import PaperRecipe
@@ -93,7 +94,7 @@ def merge_next_frame(
     Returns:
         The updated anchors (K, A, D), and which sources went into them (K, S); the others changed and are kept.
     """
-    similarity = source_directions @ directions_of(anchors).transpose(-1, -2)
+    similarity = exact_product(source_directions, directions_of(anchors).transpose(-1, -2))
     cost = recipe.inter_frame_cost(similarity, step, source_mask, anchor_mask)
     plan = recipe.transport(cost, source_mask, anchor_mask)
     assignment = plan / plan.sum(-1, keepdim=True).clamp(min=SMALLEST_ROW_SUM)  # p_ij, Eq. 15

@@ -10,8 +10,9 @@ import math
 import torch
 from torch import Tensor
 
+from .exact_products import exact_dtype, exact_product, exact_sum_with_product, without_autocast
 from .fused_kernels import with_kernel
-from .sinkhorn_kernel import launch_sinkhorn
+from .sinkhorn_kernel import launch_sinkhorn, sinkhorn_variant
 
 # Up to this cost / epsilon the Gibbs kernel and all that is made of it stay well within the range of float32.
 LARGEST_LINEAR_EXPONENT = 40.0
@@ -26,7 +27,7 @@ def cosine_similarity(sources: Tensor, anchors: Tensor) -> Tensor:
 
     The few anchors are normalised before the product, the many sources after it: no normalised copy of them is made.
     """
-    return sources @ directions_of(anchors).transpose(-1, -2) / _norm(sources)
+    return exact_product(sources, directions_of(anchors).transpose(-1, -2)) / _norm(sources)
 
 
 def directions_of(vectors: Tensor) -> Tensor:
@@ -62,13 +63,19 @@ def sinkhorn(
         largest_cost: what no cost exceeds, if that is known; it spares a GPU the question.
 
     Returns:
-        The plan T, (..., S, A): non-negative, total mass 1, zero in padded rows and columns.
+        The plan T, (..., S, A), in the dtype of `cost`, computed in float32 or better: non-negative, total mass 1,
+        zero in padded rows and columns.
     """
     options = epsilon, max_iterations, tolerance, sources_first, largest_cost
-    return _sinkhorn(cost, source_mask, anchor_mask, *options)
+    with without_autocast(cost.device):
+        return _sinkhorn(cost, source_mask, anchor_mask, *options)
 
 
-@with_kernel("sinkhorn", launch_sinkhorn, empty_result=lambda cost, *_: torch.empty_like(cost))
+def _empty_plan(cost: Tensor, *_) -> Tensor:
+    return torch.empty_like(cost, memory_format=torch.contiguous_format)
+
+
+@with_kernel("sinkhorn", launch_sinkhorn, _empty_plan, sinkhorn_variant)
 def _sinkhorn(
     cost: Tensor,
     source_mask: Tensor | None,
@@ -79,6 +86,8 @@ def _sinkhorn(
     sources_first: bool,
     largest_cost: float,
 ) -> Tensor:
+    dtype = cost.dtype
+    cost = cost.to(exact_dtype(cost))
     exponent = -cost / epsilon
     if source_mask is not None:
         exponent = exponent.masked_fill(~source_mask.unsqueeze(-1), LOG_ZERO)
@@ -105,11 +114,11 @@ def _sinkhorn(
             sources = torch.where(running, steps.scale_sources(anchors), sources)
         change = (steps.values(sources.detach()) - steps.values(previous.detach())).abs()
         running = running & ~((change * is_source).sum(-1, keepdim=True) < tolerance * num_sources)
-        if iteration == next_question:
+        if iteration == next_question and not torch.compiler.is_compiling():  # an exported program cannot ask
             if not running.any():
                 break
             next_question *= 2
-    return steps.plan(sources, anchors)
+    return steps.plan(sources, anchors).to(dtype)
 
 
 def _is_linear(cost: Tensor, epsilon: float, largest_cost: float) -> bool:
@@ -181,7 +190,7 @@ def aggregate(anchors: Tensor, sources: Tensor, weights: Tensor, strength: float
         weights: (K, S, A), at least 0.
         strength: lambda of the paper, at least 0.
     """
-    total = torch.baddbmm(anchors, weights.transpose(1, 2), sources, alpha=strength)
+    total = exact_sum_with_product(anchors, weights.transpose(1, 2), sources, alpha=strength)
     return total / (1 + strength * weights.sum(1).unsqueeze(-1))
 
 

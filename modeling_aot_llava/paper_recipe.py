@@ -7,6 +7,7 @@ S sources and A anchors of a transport.
 import torch
 from torch import Tensor
 
+from .exact_products import exact_product
 from .frame_clips import StepOrder
 from .optimal_transport import sinkhorn
 from .spatial_pooling import coverage_of
@@ -56,7 +57,7 @@ class PaperRecipe:
 
         Of equally covered ones those of greater pooled global score, then of lower index.
         """
-        by_score = (global_attention @ pooling.T).sort(dim=-1, descending=True, stable=True).indices
+        by_score = exact_product(global_attention, pooling.T).sort(dim=-1, descending=True, stable=True).indices
         coverage = coverage_of(is_anchor, pooling)
         by_coverage = coverage.gather(1, by_score).sort(dim=-1, descending=True, stable=True).indices
         chosen = by_score.gather(1, by_coverage[:, : self.budget.pooled_anchors])

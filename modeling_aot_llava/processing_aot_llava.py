@@ -63,12 +63,15 @@ SETTINGS = (
 
 # How many tokens of each video to keep, newline not counted: an argument of the model's `get_video_features`.
 KEPT_VIDEO_TOKENS = "kept_video_tokens"
+# Height and width of each frame: an argument that the stock model takes, too, and leaves unread. It tells AOT's that
+# the call has asked for as many tokens as there are placeholders; without it, a full prompt is the stock processor's.
+FRAME_SIZES = "image_sizes_videos"
 
 
 class AOTLlavaOnevisionVideosKwargs(VideosKwargs, total=False):
     """
     retention_ratio (`float`, *optional*):
-        Share of the video tokens to keep in this call, instead of the processor's.
+        Share of the video tokens to keep in this call, instead of the processor's; 1 or more keeps all.
     add_time_instruction (`bool`, *optional*):
         Whether the times of the frames follow the video in this call, instead of the processor's.
     video_limits (`dict`, *optional*):
@@ -96,8 +99,10 @@ class AOTLlavaOnevisionProcessor(LlavaOnevisionProcessor):
     Changes to the parent class:
     - a video gets exactly as many placeholders as it has tokens, newline tokens included: for LLaVA-OneVision B + 1,
       for LLaVA-Video B and one for each row of each frame. B follows from `retention_ratio`; the model keeps as many
-      tokens as the prompt has placeholders for. With `retention_ratio >= 1` it gets all of them, which tells the model
-      to use its own config's ratio.
+      tokens as the prompt has placeholders for: all of them with `retention_ratio >= 1`, or one that rounds to all.
+    - `image_sizes_videos`, (videos, F, 2), height and width of each frame, is returned where the call names a ratio or
+      keeps all tokens. It tells the model that this count was asked for; a full prompt without it is taken for the
+      stock processor's, and cut down to the model's own ratio. The stock model takes it, too, and leaves it unread.
     - videos that are not decoded yet are read with PyAV: `num_frames` frames, uniformly from the first to the last.
       They may be given as all that [`~video_reading.read_video`] takes: path, `file://`, `http(s)://` or `data:`
       address, bytes, `io.BytesIO`, folder of frame pictures; here and in a conversation alike.
@@ -107,7 +112,7 @@ class AOTLlavaOnevisionProcessor(LlavaOnevisionProcessor):
         image_token, video_token, vision_aspect_ratio:
             as in the parent class.
         retention_ratio (`float`, *optional*, defaults to 0.1):
-            Share of the video tokens to keep; also a keyword of each call.
+            Share of the video tokens to keep, 1 or more for all; also a keyword of each call.
         num_clips (`int`, *optional*, defaults to 8):
             `num_clips` of the model's config: B is never less than the number of clips.
         num_frames (`int`, *optional*, defaults to 32):
@@ -226,8 +231,8 @@ class AOTLlavaOnevisionProcessor(LlavaOnevisionProcessor):
         # vLLM asks where the placeholders are, and the model is told there how many tokens to keep. So do assistant
         # masks, together with the offsets of tokens; those inputs go to `forward`, which sees the placeholders.
         is_for_vllm = "text_replacement_offsets" in inputs and "offset_mapping" not in inputs
+        inputs.pop(FRAME_SIZES if is_for_vllm else KEPT_VIDEO_TOKENS, None)
         if not is_for_vllm:
-            inputs.pop(KEPT_VIDEO_TOKENS, None)
             _check_videos_fit_together(inputs)
         return inputs
 
@@ -259,9 +264,12 @@ class AOTLlavaOnevisionProcessor(LlavaOnevisionProcessor):
             replacements = [video + sentence for video, sentence in zip(replacements, sentences)]
             if not returns_metadata:
                 processed_videos.pop("video_metadata")
-        processed_videos[KEPT_VIDEO_TOKENS] = [
-            self._count_video_tokens(len(video), retention_ratio) for video in processed_videos["pixel_values_videos"]
-        ]
+        pixels = processed_videos["pixel_values_videos"]
+        counts = [self._count_video_tokens(len(video), retention_ratio) for video in pixels]
+        processed_videos[KEPT_VIDEO_TOKENS] = counts
+        keeps_all = any(count == len(video) * self._pooled_grid_size**2 for count, video in zip(counts, pixels))
+        if retention_ratio is not None or keeps_all:
+            processed_videos[FRAME_SIZES] = [[list(frame.shape[-2:]) for frame in video] for video in pixels]
         return processed_videos, replacements
 
     def replace_video_token(

@@ -116,7 +116,7 @@ class Prompt:
             input_ids=_take(self.input_ids, layout, pad_token_id),
             inputs_embeds=_take(self.inputs_embeds, layout, 0),
             attention_mask=new_mask,
-            position_ids=None if self.position_ids is None else _consecutive(self.position_ids, mask, layout),
+            position_ids=_without_removed(self.position_ids, mask, layout),
             labels=_take(self.labels, layout, IGNORED_LABEL),
             shift_labels=_take(self.shift_labels, layout, IGNORED_LABEL),
         )
@@ -174,19 +174,21 @@ def find_placeholder_spans(is_placeholder: Tensor, num_videos: int) -> list[Plac
     ]
 
 
-def tokens_to_keep(spans: Sequence[PlaceholderSpan], num_frames: int, config) -> list[int | None]:
-    """B of each video as the prompt has it, newline tokens not counted; None where it has the full count.
+def tokens_to_keep(spans: Sequence[PlaceholderSpan], num_frames: int, config, is_asked_for: bool) -> list[int | None]:
+    """B of each video as the prompt has it, newline tokens not counted; None where the config's ratio decides.
 
     Args:
         spans: the placeholders of each video.
         num_frames: F.
         config: an `AOTLlavaOnevisionConfig`.
+        is_asked_for: whether the full count asks for all tokens; else it is the stock processor's.
 
     Raises:
         ValueError: if a video has too few placeholders for its newline tokens, or more than its frames can fill.
     """
     num_newlines = config.count_newlines(num_frames, is_compressed=True)
-    full_count = num_frames * config.pooled_grid_size**2 + config.count_newlines(num_frames, is_compressed=False)
+    all_tokens = num_frames * config.pooled_grid_size**2
+    full_count = all_tokens + config.count_newlines(num_frames, is_compressed=False)
     for video, span in enumerate(spans):
         if not num_newlines < span.length <= full_count:
             raise ValueError(
@@ -194,27 +196,16 @@ def tokens_to_keep(spans: Sequence[PlaceholderSpan], num_frames: int, config) ->
                 f"{num_newlines + 1} to {full_count} (newline tokens included). Make prompt and pixels with one call "
                 "of AOTLlavaOnevisionProcessor."
             )
-    return [None if span.length == full_count else span.length - num_newlines for span in spans]
-
-
-def check_no_video_is_missing(input_ids: Tensor | None, video_token_id: int) -> None:
-    """Raises `ValueError` if a prompt has placeholders for videos that did not come with it."""
-    if input_ids is None or torch.compiler.is_compiling():  # to look would break the graph
-        return
-    num_placeholders = int((input_ids == video_token_id).sum())
-    if num_placeholders:
-        raise ValueError(
-            f"The prompt has {num_placeholders} video placeholders, but `pixel_values_videos` is None, so the model "
-            "would answer blindly. Pass all that the processor returned; a data collator must keep it, too."
-        )
+    of_full_prompt = all_tokens if is_asked_for else None
+    return [of_full_prompt if span.length == full_count else span.length - num_newlines for span in spans]
 
 
 def resized_layout(attention_mask: Tensor, spans: Sequence[PlaceholderSpan], new_lengths: Sequence[int]) -> Tensor:
     """The columns that a batch's rows consist of once each video has its new number of placeholders.
 
-    The padding around the old rows is dropped; the new rows are padded on the same side: on the right where the old
-    batch was, else on the left, as generation needs it. Of a video's columns the last ones stay, so that what is said
-    of the token after a column (`shift_labels`) is still true.
+    The padding around the old rows is dropped; the new rows are padded on the same side: on the right where one of the
+    old ones was, else on the left, as generation needs it. Rows without any token tell no side. Of a video's columns
+    the last ones stay, so that what is said of the token after a column (`shift_labels`) is still true.
 
     Args:
         attention_mask: (rows, columns), 0 where the prompt is padded.
@@ -225,7 +216,7 @@ def resized_layout(attention_mask: Tensor, spans: Sequence[PlaceholderSpan], new
         (rows, new columns) indices into the old columns, `PADDING` where the new rows are padded.
     """
     mask = attention_mask.bool().cpu()
-    pads_on_the_right = bool((~mask[:, -1]).any())
+    pads_on_the_right = bool((mask[:, 0] & ~mask[:, -1]).any())
     rows = []
     for row, row_mask in enumerate(mask):
         resizes = [(span, length) for span, length in zip(spans, new_lengths) if span.row == row]
@@ -250,11 +241,34 @@ def _take(values: Tensor | None, layout: Tensor, padding: float) -> Tensor | Non
     return None if values is None else take_columns(values, layout, padding)
 
 
-def _consecutive(positions: Tensor, mask: Tensor, layout: Tensor) -> Tensor:
-    # Removed placeholders leave no gap: a row counts on from where it began.
-    first_used = mask.int().argmax(-1, keepdim=True).to(positions.device)
-    counted = (layout != PADDING).cumsum(-1) - 1
-    return (positions.expand(len(mask), -1).gather(1, first_used) + counted.to(positions)).clamp(min=0)
+def _without_removed(positions: Tensor | None, mask: Tensor, layout: Tensor) -> Tensor | None:
+    """Positions that advance from column to column as they did in the old rows.
+
+    So removed placeholders leave no gap, gaps of the caller's own stay, and where the positions begin again, as in
+    packed rows, they do so here.
+    """
+    if positions is None:
+        return None
+    rows = []
+    old_rows = positions.expand(len(mask), -1).tolist()
+    for old, is_used, columns in zip(old_rows, mask.bool().tolist(), layout.tolist()):
+        first = old[is_used.index(True)] if any(is_used) else 0
+        row: list[int] = []
+        before = PADDING
+        for column in columns:
+            if column == PADDING:
+                row.append(max(0, first - 1) if before == PADDING else row[-1])
+                continue
+            if before == PADDING:
+                row.append(first)
+            elif column == before:  # a placeholder more than the old row has
+                row.append(row[-1] + 1)
+            else:
+                step = old[before + 1] - old[before]
+                row.append(row[-1] + step if step >= 0 else old[before + 1])
+            before = column
+        rows.append(row)
+    return torch.tensor(rows, dtype=positions.dtype, device=positions.device)
 
 
 def _find_runs(is_placeholder: Tensor) -> list[PlaceholderSpan]:

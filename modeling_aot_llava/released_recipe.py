@@ -12,9 +12,10 @@ from itertools import islice
 import torch
 from torch import Tensor
 
+from .exact_products import exact_dtype
 from .frame_clips import StepOrder
 from .paper_recipe import PaperRecipe
-from .spatial_pooling import COVERAGE_STEP, coverage_of
+from .spatial_pooling import coverage_of, coverage_steps
 from .token_anchors import true_positions
 from .token_budget import TokenBudget, released_keep_ratio
 
@@ -50,11 +51,13 @@ class ReleasedRecipe(PaperRecipe):
         """1 - cosine, and half the distance of the patches on the unit square: (F, N - M, M)."""
         side = torch.linspace(0, 1, math.isqrt(num_patches), dtype=torch.float32, device=similarity.device)
         positions = torch.cartesian_prod(side, side).view(num_patches, 2)
-        return 1 - similarity + POSITION_WEIGHT * torch.cdist(positions[source_index], positions[anchor_index])
+        positions = positions.to(exact_dtype(positions))  # the distances are made of products
+        distances = torch.cdist(positions[source_index], positions[anchor_index]).to(similarity.dtype)
+        return 1 - similarity + POSITION_WEIGHT * distances
 
     def choose_pooled_positions(self, is_anchor: Tensor, global_attention: Tensor, pooling: Tensor) -> Tensor:
         """All positions that the anchors cover by half or more, (F, P) bool; a frame may have none."""
-        return coverage_of(is_anchor, pooling) * COVERAGE_STEP >= MIN_COVERAGE - COVERAGE_STEP / 2
+        return coverage_of(is_anchor, pooling) >= MIN_COVERAGE * coverage_steps(len(pooling))
 
     def positions(self, kept: Tensor) -> tuple[Tensor, Tensor]:
         """Where the kept positions are, in raster order, and which of these are no padding: (F, n) each."""

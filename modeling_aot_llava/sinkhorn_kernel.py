@@ -3,10 +3,31 @@
 import torch
 from torch import Tensor
 
-from .fused_kernels import constexpr, jit, tl, triton
+from .fused_kernels import LAUNCH_OPTIONS, constexpr, jit, power_of_2_from, tl
 
 # Costs of a problem that its program holds at a time. More would not stay in the registers.
 SINKHORN_TILE = 8192
+SMALLEST_BLOCK = 16
+
+
+def sinkhorn_tile(num_sources: int, num_anchors: int) -> tuple[int, int]:
+    """Sources and anchors of a problem that its program holds at a time.
+
+    The kernel is compiled for each of them, so there are few: two for a power of 2 of anchors.
+    """
+    block_anchors = max(SMALLEST_BLOCK, power_of_2_from(num_anchors))
+    block_sources = max(1, SINKHORN_TILE // block_anchors)
+    return (min(block_sources, block_anchors) if num_sources <= block_anchors else block_sources), block_anchors
+
+
+def num_warps_of(block_sources: int, block_anchors: int) -> int:
+    """As many warps as keep such a tile in the registers."""
+    return 8 if 2 * block_sources * block_anchors >= SINKHORN_TILE else 4
+
+
+def sinkhorn_variant(cost: Tensor, source_mask: Tensor | None, anchor_mask: Tensor | None, *options) -> tuple:
+    """What the kernel is compiled for, beside the dtype; takes what `launch_sinkhorn` takes."""
+    return *sinkhorn_tile(*cost.shape[-2:]), source_mask is None, anchor_mask is None, options[3]
 
 
 def launch_sinkhorn(
@@ -27,8 +48,7 @@ def launch_sinkhorn(
     cost = cost.contiguous()
     plan = torch.empty_like(cost)
     log_source_scaling = torch.empty(cost.shape[:-1], dtype=torch.float32, device=cost.device)
-    block_anchors = triton.next_power_of_2(num_anchors)
-    block_sources = min(triton.next_power_of_2(num_sources), max(1, SINKHORN_TILE // block_anchors))
+    block_sources, block_anchors = sinkhorn_tile(num_sources, num_anchors)
     _sinkhorn_kernel[(cost.shape[:-2].numel(),)](
         cost,
         plan,
@@ -43,7 +63,8 @@ def launch_sinkhorn(
         SOURCES_FIRST=sources_first,
         BLOCK_SOURCES=block_sources,
         BLOCK_ANCHORS=block_anchors,
-        num_warps=8 if block_sources * block_anchors >= SINKHORN_TILE else 4,
+        num_warps=num_warps_of(block_sources, block_anchors),
+        **LAUNCH_OPTIONS,
     )
     return plan
 
@@ -52,7 +73,11 @@ def _as_bytes(mask: Tensor | None, shape: tuple[int, ...]) -> Tensor | None:
     return None if mask is None else mask.expand(shape).contiguous().view(torch.uint8)
 
 
-@jit
+# No number of tokens is compiled in, nor where a mask lies: so videos of other lengths find their kernel compiled.
+@jit(
+    do_not_specialize=["num_sources", "num_anchors", "max_iterations"],
+    do_not_specialize_on_alignment=["source_mask", "anchor_mask"],
+)
 def _sinkhorn_kernel(
     cost,
     plan,
@@ -111,6 +136,8 @@ def _sinkhorn_kernel(
             log_sum = largest_of_row + tl.log(tl.sum(tl.exp(scaled - largest_of_row[:, None]), axis=1))
             previous = tl.load(log_source_scaling + rows, mask=rows < num_sources, other=0.0)
             scaling = _log_marginal(is_source, count) - log_sum
+            # Several warps hold the same rows, and one of them stores: not before all have read.
+            tl.debug_barrier()
             tl.store(log_source_scaling + rows, scaling, mask=rows < num_sources)
             change += tl.sum(tl.where(is_source, tl.abs(tl.exp(scaling) - tl.exp(previous)), 0.0))
             largest, total = _add_to_log_sum(largest, total, exponent + scaling[:, None])
@@ -133,7 +160,7 @@ def _sinkhorn_kernel(
         )
 
 
-@jit
+@jit()
 def _is_token(mask, problem, places, count):
     is_token = places < count
     if mask is not None:
@@ -141,12 +168,12 @@ def _is_token(mask, problem, places, count):
     return is_token
 
 
-@jit
+@jit()
 def _log_marginal(is_token, count):
     return tl.where(is_token, -tl.log(tl.maximum(count, 1.0)), -1e30)
 
 
-@jit
+@jit()
 def _exponent(cost, rows, columns, num_sources, num_anchors, is_source, is_anchor, epsilon):
     # -1e30 stands for the logarithm of 0, as in the plain formula.
     inside = is_source[:, None] & is_anchor[None, :]
@@ -154,7 +181,7 @@ def _exponent(cost, rows, columns, num_sources, num_anchors, is_source, is_ancho
     return tl.where(inside, -values.to(tl.float32) / epsilon, -1e30)
 
 
-@jit
+@jit()
 def _add_to_log_sum(largest, total, exponent):
     # The running logarithm of a sum of exponentials, down the columns.
     new_largest = tl.maximum(largest, tl.max(exponent, axis=0))

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-# Coverages that differ by less are rounding of the same number: bilinear weights are multiples of 1 / (G + 1)**2.
-COVERAGE_STEP = 1e-5
+from .exact_products import exact_product, exact_sum_with_product
 
 
 def pool_grid(grid: Tensor, mode: str) -> Tensor:
@@ -33,9 +32,21 @@ def pooling_matrix(grid: int, device: torch.device | str = "cpu", mode: str = "b
     return pool_grid(one_hot_patches, mode).flatten(1).T
 
 
+def coverage_steps(num_pooled: int) -> int:
+    """How many steps make a pooled position covered as a whole: 4 P, of which every pooling weight is a whole number.
+
+    For the weights are multiples of 1 / 4 where the pooled grid has half the side, G / 2, and for bilinear pooling of
+    an odd grid, to (G + 1) / 2, products of two multiples of 1 / (G + 1).
+    """
+    return 4 * num_pooled
+
+
 def coverage_of(is_anchor: Tensor, pooling: Tensor) -> Tensor:
-    """How much of each pooled position the anchors cover, in whole steps of `COVERAGE_STEP`: (F, N) -> (F, P)."""
-    return (is_anchor.float() @ pooling.T / COVERAGE_STEP).round()
+    """How much of each pooled position the anchors cover, in whole `coverage_steps`: (F, N) -> (F, P).
+
+    Whole numbers are summed exactly, so that positions which are covered equally compare equal.
+    """
+    return exact_product(is_anchor.float(), (pooling.T * coverage_steps(len(pooling))).round())
 
 
 def pool_kept_positions(
@@ -56,7 +67,8 @@ def pool_kept_positions(
     """
     weights = pooling[kept_index]
     anchor_columns = anchor_index.unsqueeze(1).expand(-1, weights.shape[1], -1)
-    return torch.baddbmm(weights @ features, weights.gather(2, anchor_columns), anchor_changes)
+    pooled = exact_product(weights, features)
+    return exact_sum_with_product(pooled, weights.gather(2, anchor_columns), anchor_changes)
 
 
 def insert_newlines(tokens: Tensor, places: Tensor, newline: Tensor, newline_places: range) -> Tensor:

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from .exact_products import without_autocast
 from .frame_clips import dynamic_clip_lengths
 from .inter_frame_transport import merge_along_time
 from .intra_frame_transport import aggregate_within_frames
@@ -164,9 +165,9 @@ def compress_frames(
         ValueError: if the config does not fit the shapes.
     """
     _check_shapes(patch_features, local_attention, global_attention, config)
-    with torch.autocast(patch_features.device.type, enabled=False):
+    with without_autocast(patch_features.device):
         features, global_attention = patch_features.float(), global_attention.float()
-        recipe = _recipe_of(config, budget)
+        recipe = recipe_of(config, budget)
         anchors = _choose_anchors(local_attention.float(), global_attention, budget, config, recipe, first_frame)
         is_anchor = anchors.all
         anchor_index, source_index = true_positions_first(is_anchor).tensor_split([anchors.count], dim=1)
@@ -189,10 +190,10 @@ def compress_along_time(
         frames: of `compress_frames`, with the same budget.
         frame_features: (F, Dv); needed for dynamic clips only.
     """
-    with torch.autocast(frames.tokens.device.type, enabled=False):
+    with without_autocast(frames.tokens.device):
         if config.clip_segmentation == "dynamic":
             budget = budget.with_clips(_dynamic_clips(frame_features, budget, config))
-        recipe = _recipe_of(config, budget)
+        recipe = recipe_of(config, budget)
         index, token_mask = recipe.positions(frames.pooled_kept)
         video_tokens, changed = merge_along_time(frames.tokens, token_mask, budget, config, recipe)
     return VideoTokens(
@@ -228,7 +229,7 @@ def with_base_newlines(videos: Tensor, newline: Tensor, config) -> Tensor:
     return torch.stack([insert_newlines(tokens, places, newline, ends) for tokens in videos])
 
 
-def _recipe_of(config, budget: TokenBudget) -> PaperRecipe:
+def recipe_of(config, budget: TokenBudget) -> PaperRecipe:
     """The recipe that the config names, for one video. Nothing else asks for the name."""
     return (ReleasedRecipe if config.recipe == "released" else PaperRecipe)(config, budget)
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .attention_kernels import launch_attention_received
+from .attention_kernels import attention_variant, launch_attention_received
+from .exact_products import exact_dtype, without_autocast
 from .fused_kernels import with_kernel
 
 # Scores are made and used up in chunks: on a CPU such as stay in its cache (4 times faster than one frame's 34 MB at
@@ -32,11 +33,12 @@ class TokenAnchors:
 def attention_received(queries: Tensor, keys: Tensor, scale: float) -> Tensor:
     """The attention each patch receives (Eq. 6-7 without a [CLS] token).
 
-    The mean over heads and queries of `softmax(scale * q k^T)` in the patch's column, accumulated in float32. It ranks
-    patches and nothing else, so no gradient is kept.
+    The mean over heads and queries of `softmax(scale * q k^T)` in the patch's column; the scores, too, are float32,
+    whatever the dtype of queries and keys. It ranks patches and nothing else, so no gradient is kept.
 
     The scores are computed for a few frames at a time, or for a few heads of one frame: beyond inputs and result, this
-    needs at most twice `MAX_SCORE_BYTES`, or twice one head's scores (N * N * 4 bytes) where those alone are larger.
+    needs at most twice `MAX_SCORE_BYTES`, or twice one head's scores (N * N * 4 bytes) where those alone are larger,
+    and as many of the queries and keys in float32, where they are not.
 
     Args:
         queries, keys: (F, heads, N, d).
@@ -45,7 +47,8 @@ def attention_received(queries: Tensor, keys: Tensor, scale: float) -> Tensor:
     Returns:
         (F, N) float32; each row sums to 1.
     """
-    return _attention_received(queries.detach(), keys.detach(), scale)
+    with without_autocast(queries.device):
+        return _attention_received(queries.detach(), keys.detach(), scale)
 
 
 def _empty_result(queries: Tensor, keys: Tensor, scale: float) -> Tensor:
@@ -53,14 +56,20 @@ def _empty_result(queries: Tensor, keys: Tensor, scale: float) -> Tensor:
     return torch.empty(num_frames, num_patches, dtype=torch.float32, device=queries.device)
 
 
-@with_kernel("attention_received", launch_attention_received, _empty_result)
+@with_kernel("attention_received", launch_attention_received, _empty_result, attention_variant)
 def _attention_received(queries: Tensor, keys: Tensor, scale: float) -> Tensor:
     _, num_heads, num_patches, _ = queries.shape
-    heads_at_once = max(1, _max_score_bytes(queries.device) // (4 * num_patches * num_patches))
+    dtype = exact_dtype(queries)
+    heads_at_once = max(1, _max_score_bytes(queries.device) // (dtype.itemsize * num_patches * num_patches))
     frames_at_once = max(1, heads_at_once // num_heads)
+
+    def summed_over_heads(q: Tensor, k: Tensor) -> Tensor:
+        scores = (q.to(dtype) * scale) @ k.to(dtype).transpose(-1, -2)
+        return torch.softmax(scores, dim=-1, dtype=torch.float32).mean(dim=2).sum(dim=1)
+
     received = [
         sum(
-            torch.softmax((q * scale) @ k.transpose(-1, -2), dim=-1, dtype=torch.float32).mean(dim=2).sum(dim=1)
+            summed_over_heads(q, k)
             for q, k in zip(frame_queries.split(heads_at_once, dim=1), frame_keys.split(heads_at_once, dim=1))
         )
         for frame_queries, frame_keys in zip(queries.split(frames_at_once), keys.split(frames_at_once))

@@ -67,9 +67,9 @@ def plan_token_budget(config, num_frames: int, num_video_tokens: int | None = No
     retention_ratio = min(config.retention_ratio, 1.0)
     if num_video_tokens is None:
         num_video_tokens = configured
-    elif not 1 <= num_video_tokens <= num_frames * pooled:
+    elif not is_integer(num_video_tokens) or not 1 <= num_video_tokens <= num_frames * pooled:
         raise ValueError(
-            f"`num_video_tokens` is {num_video_tokens}, but a video of {num_frames} frames has from 1 to "
+            f"`num_video_tokens` is {show(num_video_tokens)}, but a video of {num_frames} frames has from 1 to "
             f"{num_frames * pooled} tokens."
         )
     elif num_video_tokens != configured:
@@ -78,8 +78,9 @@ def plan_token_budget(config, num_frames: int, num_video_tokens: int | None = No
     # A prompt may ask for fewer tokens than there are clips; then each clip keeps one.
     num_clips = min(count_clips(num_frames, config.num_clips), num_video_tokens)
     anchors = config.num_anchors
-    if anchors is None:
-        anchors = max(1, _interpolate_anchors(retention_ratio, patches, PAPER_ANCHORS[config.mm_spatial_pool_mode]))
+    if anchors is None or (num_video_tokens != configured and not has_deliberate_anchors(config)):
+        anchors = anchors_of_ratio(config, retention_ratio)
+    _check_some_anchor_is_left(config, anchors)
     if config.clip_segmentation == "none":
         return _plan_single_frames(num_frames, num_video_tokens, anchors)
     pooled_anchors = _round_half_up(anchors * pooled / patches)
@@ -97,6 +98,20 @@ def plan_token_budget(config, num_frames: int, num_video_tokens: int | None = No
         pooled_anchors=pooled_anchors,
         kept_per_frame=_kept_per_frame(clip_lengths, pooled_anchors, rest),
     )
+
+
+def anchors_of_ratio(config, retention_ratio: float) -> int:
+    """M of a ratio, interpolated between the paper's values (Sec. 7)."""
+    points = PAPER_ANCHORS[config.mm_spatial_pool_mode]
+    return max(1, _interpolate_anchors(min(retention_ratio, 1.0), config.patch_grid_size**2, points))
+
+
+def has_deliberate_anchors(config) -> bool:
+    """Whether `config.num_anchors` is another number than that of `config.retention_ratio`.
+
+    Where it is the same, as in folders whose config spells it out, it belongs to that ratio and to no other.
+    """
+    return config.num_anchors is not None and config.num_anchors != anchors_of_ratio(config, config.retention_ratio)
 
 
 def count_video_tokens(num_frames: int, retention_ratio: float, tokens_per_frame: int, num_clips: int) -> int:
@@ -187,6 +202,20 @@ def _plan_single_frames(num_frames: int, num_video_tokens: int, anchors: int) ->
         pooled_anchors=pooled_anchors,
         kept_per_frame=(pooled_anchors,) * num_frames,
     )
+
+
+def _check_some_anchor_is_left(config, anchors: int) -> None:
+    # Of the released recipe's anchors those are lost that the windows leave over.
+    if config.recipe != "released" or config.anchor_selection != "attention":
+        return
+    local = math.floor(anchors * config.local_anchor_ratio)
+    windows = math.ceil(config.patch_grid_size / config.local_window_size) ** 2
+    if anchors == local and local < windows:
+        raise ValueError(
+            f"`local_anchor_ratio` is {config.local_anchor_ratio}, so that all {anchors} anchors of a frame are local "
+            f"ones, too few for its {windows} windows, and the released recipe leaves none: lower it, or set "
+            f"`num_anchors` to {windows} or more."
+        )
 
 
 def _kept_per_frame(clip_lengths: tuple[int, ...], pooled_anchors: int, rest: int) -> tuple[int, ...]:

@@ -17,7 +17,7 @@ from transformers import (
     Qwen2Tokenizer,
 )
 
-from benchmarks.train_mini.model.prompt_format import CHAT_TEMPLATE, SPECIAL_TOKENS
+from mini_checkpoint.training.model.prompt_format import CHAT_TEMPLATE, SPECIAL_TOKENS
 from modeling_aot_llava import AOTLlavaOnevisionForConditionalGeneration, AOTLlavaOnevisionProcessor
 
 

@@ -10,13 +10,13 @@ from transformers import LlavaOnevisionForConditionalGeneration, LlavaOnevisionP
 
 from aot_llava_cli import answer
 from aot_llava_cli.mini import MINI_CHECKPOINT
-from benchmarks.accuracy.scoring import is_right
-from benchmarks.accuracy.settings import SETTINGS
-from benchmarks.accuracy.survey import Checkpoint, ask_about
-from benchmarks.video_questions import ask, make_scene
+from mini_checkpoint.accuracy.scoring import is_right
+from mini_checkpoint.accuracy.settings import SETTINGS
+from mini_checkpoint.accuracy.survey import Checkpoint, ask_about
+from mini_checkpoint.questions import ask, make_scene
 
 NUM_CLIPS = 100
-# Clips that neither the training run nor its model card nor `python -m benchmarks.accuracy` looks at.
+# Clips that neither the training run nor its model card nor `python -m mini_checkpoint.accuracy` looks at.
 FIRST_SEED = 20_000_000
 NAMES = (
     "full tokens, 100 %",
@@ -59,7 +59,7 @@ def test_it_answers_from_all_tokens(right):
     "setting", [AOT, LIGHTER, BEST], ids=["defaults", "lighter merging along time", "local, cosine"]
 )
 def test_a_tenth_of_the_tokens_keeps_95_percent_of_the_right_answers(right, setting):
-    """AOT's defaults, all but one weight, the best of `benchmarks.accuracy`: 97.6, 99.8 and 101.3 % on these clips."""
+    """Defaults, all but one weight, the best of `mini_checkpoint.accuracy`: 97.6, 99.8 and 101.3 % on these clips."""
     right, _ = right
     assert right[setting.name] >= 0.95 * right[FULL.name]
 

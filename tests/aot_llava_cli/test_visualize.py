@@ -16,7 +16,7 @@ from random_checkpoint import random_model, random_processor, save_random_checkp
 from small_model import AOT, SMALL, VARYING, video_features
 from typer.testing import CliRunner
 
-from aot_llava_cli import answer, whole_file
+from aot_llava_cli import answer
 from aot_llava_cli.__main__ import app
 from aot_llava_cli.drawing import captions, contact_sheet
 from aot_llava_cli.drawing.captions import Part
@@ -34,10 +34,12 @@ from aot_llava_cli.drawing.html_page import make_page
 from aot_llava_cli.drawing.legend_swatch import swatch
 from aot_llava_cli.drawing.sheet_layout import WIDTH, lay_out
 from aot_llava_cli.drawing.token_map import FrameMap, map_frames
+from hub_upload import whole_file
 from modeling_aot_llava import AOTLlavaOnevisionConfig, AOTLlavaOnevisionProcessor
 from modeling_aot_llava.spatiotemporal_pruning import VideoTokens
 from modeling_aot_llava.token_anchors import TokenAnchors
 
+PNG = b"\x89PNG\r\n\x1a\n an older one"
 WIDE, HIGH, LENGTH = 128, 64, 40
 
 
@@ -447,7 +449,7 @@ def run(*arguments):
 
 def test_the_command_writes_picture_and_page(clip, checkpoint, tmp_path):
     picture, page = tmp_path / "out.png", tmp_path / "out.html"
-    picture.write_text("an older one")
+    picture.write_bytes(PNG)
     result = run(clip, "-o", picture, "--html", "--model", checkpoint, "--num-frames", 6, "--retention-ratio", 0.5)
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines() == [str(picture), str(page)]
@@ -512,6 +514,43 @@ def test_a_folder_that_cannot_be_written_to_is_named_before_anything_is_loaded(t
     assert_one_line(result, 2, "--output", str(tmp_path), "cannot be written to (Permission denied)")
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "arguments", "part"),
+    [
+        ("out.png", b"notes", ["clip.mp4"], "out.png is no PNG picture, and is not replaced. Give another path"),
+        ("out.png", b"\xff\xd8\xff\xe0 JFIF", ["clip.mp4"], "out.png is no PNG picture"),
+        ("out.html", b"<html>my page", ["clip.mp4", "--html"], "out.html is no page of `aot-llava visualize`"),
+        ("out.png", PNG, ["out.png"], "out.png is what the video is read from"),
+        ("out.png", PNG, ["."], "out.png is what the video is read from"),
+    ],
+)
+def test_what_the_command_did_not_write_is_not_replaced(name, content, arguments, part, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clip.mp4").write_bytes(b"a video")
+    (tmp_path / name).write_bytes(content)
+    monkeypatch.setattr(answer, "load_processor", lambda *_: pytest.fail("it loaded the checkpoint"))
+    assert_one_line(run(*arguments, "-o", "out.png"), 2, "--output", part)
+    assert (tmp_path / name).read_bytes() == content
+
+
+def test_a_page_of_an_earlier_run_is_replaced_and_a_picture_keeps_its_permissions(clip, checkpoint, tmp_path):
+    picture, page = tmp_path / "out.png", tmp_path / "out.html"
+    arguments = [clip, "-o", picture, "--html", "--model", checkpoint, "--num-frames", 2]
+    assert run(*arguments).exit_code == 0
+    picture.chmod(0o600)
+    assert run(*arguments).exit_code == 0
+    assert picture.stat().st_mode & 0o777 == 0o600
+    assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_a_link_stays_and_what_it_leads_to_is_replaced(tmp_path):
+    (tmp_path / "there.png").write_bytes(PNG)
+    (tmp_path / "link.png").symlink_to(tmp_path / "there.png")
+    whole_file.write_whole(tmp_path / "link.png", lambda file: file.write_text("new"))
+    assert (tmp_path / "link.png").is_symlink()
+    assert (tmp_path / "there.png").read_text() == "new"
+
+
 def test_a_checkpoint_that_keeps_every_token_has_nothing_to_show(clip, tmp_path):
     save_random_checkpoint(tmp_path / "full", **SMALL, **{**AOT, "retention_ratio": 1.0})
     result = run(clip, "--model", tmp_path / "full", "-o", tmp_path / "out.png", "--num-frames", 2)
@@ -526,9 +565,9 @@ def test_a_checkpoint_that_keeps_every_token_has_nothing_to_show(clip, tmp_path)
 def test_a_file_that_is_no_video_leaves_the_older_picture(checkpoint, tmp_path):
     video, picture = tmp_path / "text.mp4", tmp_path / "out.png"
     video.write_text("not a video")
-    picture.write_text("an older one")
+    picture.write_bytes(PNG)
     assert_one_line(run(video, "-o", picture, "--model", checkpoint), 1, str(video))
-    assert picture.read_text() == "an older one"
+    assert picture.read_bytes() == PNG
 
 
 def test_what_cannot_be_finished_leaves_the_older_file_alone(tmp_path):
@@ -546,13 +585,13 @@ def _captions(video):
     return [captions.frame_captions(video, number)[0] for number in range(len(video.frames))]
 
 
-@pytest.mark.parametrize("retention_ratio", [0.25, 1.0])
-def test_llava_videos_newlines_are_no_tokens_of_a_frame(build_model, clip, retention_ratio):
-    """A processor that asks for all tokens leaves the ratio to the model."""
+def test_llava_videos_newlines_are_no_tokens_of_a_frame(build_model, clip):
     model = build_model(mm_spatial_pool_mode="average", mm_newline_position="grid")
     processor = random_processor(AOTLlavaOnevisionProcessor, model.config)
-    processor.retention_ratio = retention_ratio
     video = compress_clip(model, processor, clip, 4)
     assert (video.tokens_before, video.tokens_after) == (4 * 9, 9)
     assert sum(frame.num_tokens for frame in video.frames) == 9
     assert {frame.kept.shape for frame in video.frames} == {(3, 3)}
+    processor.retention_ratio = 1.0  # whatever the model's is
+    with pytest.raises(ValueError, match="keeps every video token"):
+        compress_clip(model, processor, clip, 4)

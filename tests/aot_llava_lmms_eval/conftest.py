@@ -10,10 +10,10 @@ from numbered_clips import av
 from PIL import Image
 from transformers import LlavaOnevisionForConditionalGeneration, LlavaOnevisionProcessor
 
+from aot_llava_baselines import BaselineGenerator, build_baseline
 from aot_llava_cli.mini import MINI_CHECKPOINT
-from benchmarks.baselines import BaselineGenerator, build_baseline
-from benchmarks.video_questions import ask, make_scene, save_clip
-from benchmarks.video_questions.render import render_clip
+from mini_checkpoint.questions import ask, make_scene, save_clip
+from mini_checkpoint.questions.render import render_clip
 from modeling_aot_llava import AOTLlavaOnevisionForConditionalGeneration, AOTLlavaOnevisionProcessor
 from modeling_aot_llava.video_reading import read_video
 

@@ -4,10 +4,10 @@ import dataclasses
 
 import pytest
 
+from aot_llava_baselines import BASELINES
 from aot_llava_lmms_eval.answering import options_of_generate, settings_of
 from aot_llava_lmms_eval.arguments import HARNESS, HarnessArguments, split_arguments
 from aot_llava_lmms_eval.names import AOT, METHODS
-from benchmarks.baselines import BASELINES
 from modeling_aot_llava.configuration_aot_llava import AOT_FIELDS
 
 
@@ -55,6 +55,11 @@ def test_list_in_brackets():
         ({"conv_template": "vicuna_v1"}, "conv_template is 'vicuna_v1', but must be one of checkpoint, qwen_1_5"),
         ({"frame_sampling": "fps"}, "frame_sampling is 'fps', but must be one of uniform, llava_onevision, llava_vid"),
         ({"dtype": "int"}, "dtype is 'int', but must be one of auto, float32, bfloat16, float16"),
+        (
+            {"unreadable_videos": "skip"},
+            "unreadable_videos is 'skip', but must be one of stop, llava_onevision, llava_vid",
+        ),
+        ({"read_ahead": -1}, "read_ahead is -1, but must be an integer from 0"),
         ({"add_time_instruction": "maybe"}, "add_time_instruction is 'maybe', but must be True or False"),
     ],
 )

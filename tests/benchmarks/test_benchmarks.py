@@ -17,7 +17,6 @@ from command_results import assert_one_line
 from typer.testing import CliRunner
 
 from aot_llava_cli.__main__ import app
-from aot_llava_cli.flops import decode_flops, prefill_flops
 from benchmarks import comparison as comparison_module
 from benchmarks import plot, serving, shapes
 from benchmarks.__main__ import main
@@ -30,6 +29,7 @@ from benchmarks.report import as_text
 from benchmarks.shapes import SHAPES, build_models, fill_in_defaults, make_prompt, random_videos
 from benchmarks.stages import CompressionInputs
 from modeling_aot_llava import AOTLlavaOnevisionConfig, fused_kernels
+from modeling_aot_llava.cost_model import decode_flops, prefill_flops
 
 CPU = torch.device("cpu")
 TEXT_TOKENS = 30
@@ -343,6 +343,17 @@ def test_a_folder_that_cannot_be_made_is_named_before_anything_is_measured(tmp_p
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match=r"file/results cannot be made \(.*\): give another --output"):
         main([*QUICK, "--no-plot", "--output", str(tmp_path / "file" / "results")])
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("results.json", '{"cases": "mine"}'), ("results.json", "["), ("speed-and-memory-batch-1.png", "mine")],
+)
+def test_files_that_are_no_results_are_not_replaced(name, content, tmp_path):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(OSError, match=f"{name} is no result of this program, and is not replaced"):
+        main([*QUICK, "--no-plot", "--output", str(tmp_path)])
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {name: content}
 
 
 def test_wrong_options_are_refused_without_importing_torch():

@@ -49,8 +49,8 @@ PYTHON_NOT_RUN = {
 # Commands that take minutes or hours: their options are read, the rest is tested in tests/benchmarks.
 LONG = {
     "python -m benchmarks": "benchmarks.options",
-    "python -m benchmarks.accuracy": "benchmarks.accuracy.options",
-    "python -m benchmarks.train_mini": "benchmarks.train_mini.options",
+    "python -m mini_checkpoint.accuracy": "mini_checkpoint.accuracy.options",
+    "python -m mini_checkpoint.training": "mini_checkpoint.training.options",
 }
 # What a page needs beside this project, by the words that tell so.
 NEEDED = {"peft": "peft", "trl": "trl", "BitsAndBytesConfig": "bitsandbytes"}

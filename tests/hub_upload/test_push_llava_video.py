@@ -103,7 +103,8 @@ def test_the_configs_are_made_from_the_flat_one(published):
     config = json.loads((published / "config.json").read_text())
     assert config["model_type"] == "aot_llava_onevision"
     assert (config["mm_spatial_pool_mode"], config["mm_newline_position"]) == ("average", "grid")
-    assert (config["retention_ratio"], config["num_anchors"]) == (0.1, 108)
+    assert config["retention_ratio"] == 0.1
+    assert "num_anchors" not in config  # that of each call's ratio
     assert config["text_config"]["hidden_size"] == 16
     assert config["vision_config"]["num_hidden_layers"] == 26
     processor = json.loads((published / "processor_config.json").read_text())
@@ -143,11 +144,9 @@ def test_what_is_not_supported_is_refused(tmp_path, original):
 def test_the_papers_operating_points_are_there(percent, anchors, clips):
     (variant,) = read_variants([f"llava-video-7b-{percent}-{clips}"], None)
     assert (variant.base_model, variant.num_frames) == ("lmms-lab/LLaVA-Video-7B-Qwen2", 64)
-    fields = {**variant.fields}
-    config = AOTLlavaOnevisionConfig(**fields)
-    without = AOTLlavaOnevisionConfig(**{**fields, "num_anchors": None})
-    assert (config.num_anchors, config.clip_segmentation, config.pooled_grid_size) == (anchors, clips, 13)
-    assert plan_token_budget(without, 64) == plan_token_budget(config, 64)
+    config = AOTLlavaOnevisionConfig(**variant.fields)
+    assert (config.num_anchors, config.clip_segmentation, config.pooled_grid_size) == (None, clips, 13)
+    assert plan_token_budget(config, 64).patch_anchors == anchors
 
 
 @pytest.mark.skipif(not can_copy_between_repositories(), reason="this huggingface_hub copies within a repository only")

@@ -152,6 +152,23 @@ def test_attention_received_of_the_size_of_a_frame():
     assert relative_error(launched, attention_received(queries.float(), keys.float(), 72**-0.5)) < 1e-5
 
 
+def test_attention_received_of_a_shorter_dtype():
+    """Both make float32 scores of it, so the formula on a CPU ranks patches as the kernel does.
+
+    Triton's interpreter multiplies no bfloat16.
+    """
+    queries, keys = queries_and_keys(1, 2, 49, 32, torch.float16)
+    launched = launch_attention_received(queries, keys, 32**-0.5)
+    assert relative_error(launched, attention_received(queries, keys, 32**-0.5)) < 1e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_sinkhorn_of_a_shorter_dtype(dtype):
+    launched, plain = both(cosine_cost(9, 4).to(dtype))
+    assert launched.dtype == plain.dtype == dtype
+    assert relative_error(launched, plain) < torch.finfo(dtype).eps / 2
+
+
 @pytest.mark.parametrize("value", [0.0, 1e4])
 def test_equal_scores_share_evenly(value):
     queries = torch.full((1, 2, 10, 16), value)

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modeling_aot_llava.prompt_layout import PADDING, find_placeholder_spans, resized_layout, take_columns
+from modeling_aot_llava.prompt_layout import PADDING, Prompt, find_placeholder_spans, resized_layout, take_columns
 
 VIDEO, PAD = -7, -9
 
@@ -126,3 +126,56 @@ def test_gaps_inside_a_row_stay_gaps():
     layout = resized_layout(mask, find_placeholder_spans(ids == VIDEO, 1), [1])
     assert take_columns(ids, layout, PAD).tolist() == [[1, 2, VIDEO, 3]]
     assert take_columns(mask, layout, 0).tolist() == [[1, 0, 1, 1]]
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("empty", [0, 1, 2])
+def test_a_row_without_any_token_tells_no_side(side, empty):
+    """As dummy rows of a batch: a left-padded batch stays left-padded."""
+    ids = [pad(row, 5, PAD, side) for row in ([1, VIDEO, VIDEO, 2], [3, 4])]
+    mask = [pad([1] * length, 5, 0, side) for length in (4, 2)]
+    ids.insert(empty, [PAD] * 5)
+    mask.insert(empty, [0] * 5)
+    ids, mask = torch.tensor(ids), torch.tensor(mask)
+    layout = resized_layout(mask, find_placeholder_spans(ids == VIDEO, 1), [1])
+    expected, counts = [pad(row, 3, PAD, side) for row in ([1, VIDEO, 2], [3, 4])], [3, 2]
+    expected.insert(empty, [PAD] * 3)
+    counts.insert(empty, 0)
+    assert take_columns(ids, layout, PAD).tolist() == expected
+    assert take_columns(mask, layout, 0).sum(-1).tolist() == counts
+
+
+def refitted(ids, positions, new_lengths, mask=None):
+    ids = torch.tensor([ids])
+    mask = torch.ones_like(ids) if mask is None else torch.tensor([mask])
+    prompt = Prompt(input_ids=ids, attention_mask=mask, position_ids=torch.tensor([positions]))
+    return prompt.with_lengths(find_placeholder_spans(ids == VIDEO, len(new_lengths)), new_lengths, PAD)
+
+
+@pytest.mark.parametrize(
+    ("positions", "new_lengths", "expected"),
+    [
+        ([0, 1, 2, 3, 4, 5], [1], [0, 1, 2, 3]),
+        ([0, 1, 2, 3, 9, 10], [1], [0, 1, 7, 8]),
+        ([0, 5, 6, 7, 8, 20], [2], [0, 5, 6, 7, 19]),
+        ([7, 8, 9, 10, 11, 12], [3], [7, 8, 9, 10, 11, 12]),
+        ([0, 1, 2, 3, 0, 1], [1], [0, 1, 0, 1]),
+        ([0, 1, 2, 3, 9, 10], [5], [0, 1, 2, 3, 4, 5, 11, 12]),
+    ],
+    ids=["consecutive", "gap behind the video", "gaps around", "as many", "packed", "more placeholders"],
+)
+def test_gaps_of_the_callers_positions_stay(positions, new_lengths, expected):
+    """Only what is removed leaves no gap; where positions begin again they do so in the new row."""
+    fitted = refitted([1, VIDEO, VIDEO, VIDEO, 2, 3], positions, new_lengths)
+    assert fitted.position_ids.tolist() == [expected]
+
+
+def test_gaps_between_two_videos_of_a_padded_row_stay():
+    ids = [PAD, 1, VIDEO, VIDEO, 2, VIDEO, VIDEO, VIDEO, 3]
+    fitted = refitted(ids, [0, 0, 1, 2, 10, 11, 12, 13, 30], [1, 2], mask=[0] + [1] * 8)
+    assert fitted.input_ids.tolist() == [[1, VIDEO, 2, VIDEO, VIDEO, 3]]
+    assert fitted.position_ids.tolist() == [[0, 1, 9, 10, 11, 28]]
+
+
+def test_a_row_that_begins_with_a_video_keeps_its_first_position():
+    assert refitted([VIDEO, VIDEO, VIDEO, 2], [4, 5, 6, 7], [1]).position_ids.tolist() == [[4, 5]]

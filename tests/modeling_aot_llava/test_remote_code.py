@@ -64,6 +64,7 @@ from transformers import (
     AutoModel,
     AutoModelForImageTextToText,
     AutoModelForMultimodalLM,
+    AutoModelForPreTraining,
     AutoProcessor,
     LlavaOnevisionForConditionalGeneration,
     pipeline,
@@ -161,8 +162,12 @@ report["again"] = [
 report["warnings"] = list(warned)
 
 inner_model = AutoModel.from_pretrained(folder, trust_remote_code=True)
-multimodal = AutoModelForMultimodalLM.from_pretrained(folder, trust_remote_code=True)
-report["other auto classes"] = [[origin(other), type(other).__name__] for other in (inner_model, multimodal)]
+multimodal, pretraining = (
+    auto_class.from_pretrained(folder, trust_remote_code=True)
+    for auto_class in (AutoModelForMultimodalLM, AutoModelForPreTraining)
+)
+others = (inner_model, multimodal, pretraining)
+report["other auto classes"] = [[origin(other), type(other).__name__] for other in others]
 
 pipe = pipeline("image-text-to-text", model=str(folder), trust_remote_code=True)
 short = {"generate_kwargs": {"max_new_tokens": 8, "min_new_tokens": 8, "do_sample": False}}
@@ -285,6 +290,7 @@ def test_the_auto_classes_load_the_folders_code(report):
     assert report["model"] == ["transformers_modules", "AOTLlavaOnevisionForConditionalGeneration", []]
     assert report["other auto classes"] == [
         ["transformers_modules", "AOTLlavaOnevisionModel"],
+        ["transformers_modules", "AOTLlavaOnevisionForConditionalGeneration"],
         ["transformers_modules", "AOTLlavaOnevisionForConditionalGeneration"],
     ]
     assert report["processor"] == ["transformers_modules", "AOTLlavaOnevisionProcessor", 0.1, 0.2]
@@ -412,6 +418,7 @@ def test_the_saved_files_point_to_the_code(root):
         "AutoModel": "modeling_aot_llava.AOTLlavaOnevisionModel",
         "AutoModelForImageTextToText": "modeling_aot_llava.AOTLlavaOnevisionForConditionalGeneration",
         "AutoModelForMultimodalLM": "modeling_aot_llava.AOTLlavaOnevisionForConditionalGeneration",
+        "AutoModelForPreTraining": "modeling_aot_llava.AOTLlavaOnevisionForConditionalGeneration",
     }
     processor = json.loads((root / "aot/processor_config.json").read_text())
     assert processor["auto_map"] == {"AutoProcessor": "processing_aot_llava.AOTLlavaOnevisionProcessor"}

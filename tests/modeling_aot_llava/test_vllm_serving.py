@@ -1,5 +1,7 @@
 """What the model does with vLLM's calls, and what it refuses where vLLM builds it; vLLM itself: `tests/serving`."""
 
+import re
+
 import pytest
 import torch
 
@@ -26,6 +28,21 @@ def test_counts_may_come_as_a_tensor(model, pixels):
             assert torch.equal(one, other)
 
 
+@pytest.mark.parametrize("counts", [[16], [16, 16, 16], [], torch.tensor([16])], ids=repr)
+@pytest.mark.parametrize("method", ["get_video_features", "compress_videos"])
+def test_not_one_count_a_video_is_refused(model, pixels, vision_tower_calls, method, counts):
+    with pytest.raises(ValueError, match=rf"`kept_video_tokens` has {len(counts)} counts, but there are 2 videos"):
+        getattr(model.model, method)(pixels, kept_video_tokens=counts)
+    assert not vision_tower_calls
+
+
+@pytest.mark.parametrize("count", [0, -1, FULL + 1, 2.5, "16"], ids=repr)
+def test_a_count_that_no_video_can_give_is_refused(model, pixels, vision_tower_calls, count):
+    with pytest.raises(ValueError, match=r"`(?:kept|num)_video_tokens`.*" + re.escape(str(count))):
+        model.model.get_video_features(pixels, kept_video_tokens=[16, count])
+    assert not vision_tower_calls
+
+
 def test_all_tokens_of_all_videos_are_the_stock_models(model, stock, pixels):
     with torch.no_grad():
         expected = stock.model.get_video_features(pixels, return_dict=True).pooler_output
@@ -46,3 +63,16 @@ def test_a_count_that_depends_on_the_video_is_refused_where_vllm_builds_the_mode
     config.text_config._attn_implementation = "vllm"
     with pytest.raises(ValueError, match=message):
         AOTLlavaOnevisionModel(config)
+
+
+def test_a_server_with_a_gpu_warms_the_kernels_up_when_it_builds_the_model(model, monkeypatch):
+    warmed = []
+    monkeypatch.setattr("modeling_aot_llava.modeling_aot_llava.is_served_by_vllm", lambda config: True)
+    monkeypatch.setattr("modeling_aot_llava.modeling_aot_llava.warm_up_kernels", lambda *args: warmed.append(args))
+    AOTLlavaOnevisionModel(model.config)
+    assert not warmed
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    AOTLlavaOnevisionModel(model.config)
+    gpu = torch.device("cuda", 1)
+    assert warmed == [(model.config, torch.float32, gpu, gpu)]

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.video_questions import ask, make_scene, render_clip
+from mini_checkpoint.questions import ask, make_scene, render_clip
 
 RATIOS = (0.1, 0.2, 1.0)
 SEEDS = (0, 1, 2)

@@ -23,7 +23,7 @@ from random_checkpoint import save_random_checkpoint
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from aot_llava_cli.mini import MINI_CHECKPOINT
-from benchmarks.video_questions import make_scene, save_clip
+from mini_checkpoint.questions import make_scene, save_clip
 from modeling_aot_llava import AOTLlavaOnevisionForConditionalGeneration, AOTLlavaOnevisionProcessor
 from modeling_aot_llava.video_reading import read_video
 

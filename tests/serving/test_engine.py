@@ -6,7 +6,7 @@ import pytest
 from cases import CASES, CLIPS_AT_RATIOS
 from engines import ask_engine, assert_same, engine
 
-from benchmarks.video_questions import make_scene, save_clip
+from mini_checkpoint.questions import make_scene, save_clip
 
 
 @pytest.fixture(scope="module")

@@ -1,1 +1,0 @@
-"""Accuracy of the mini checkpoint against the share of video tokens it reads: `python -m benchmarks.accuracy`."""
