@@ -62,8 +62,13 @@ def check_pyav() -> None:
 
 
 @contextmanager
-def open_video(file: VideoFile, limits: VideoLimits = DEFAULT_LIMITS) -> Iterator[Video]:
+def open_video(
+    file: VideoFile, limits: VideoLimits = DEFAULT_LIMITS, num_threads: int | None = None
+) -> Iterator[Video]:
     """Opens a file at its beginning and closes it at the end of the context.
+
+    Args:
+        num_threads: of the decoder; by default as many as FFmpeg thinks right.
 
     Raises:
         ValueError: it is damaged, no video or one of frames that are too large, which may also show while it is read.
@@ -77,6 +82,8 @@ def open_video(file: VideoFile, limits: VideoLimits = DEFAULT_LIMITS) -> Iterato
                 stream = _video_stream(file, container, limits)
                 stream.codec_context.options = largest
                 stream.thread_type = "AUTO"
+                if num_threads is not None:
+                    stream.codec_context.thread_count = num_threads
                 yield Video(file, container, stream)
         except av.error.FFmpegError as error:
             raise _explained(file, content, error, limits) from error
