@@ -1,8 +1,8 @@
 """How many kernels each method puts on a GPU before the language model, and how often the host waits for one.
 
 Counted on the CPU, for what most methods do depends on the video: an operation that makes or changes a tensor counts
-as one kernel, views count nothing. The host would wait where it reads values, where a shape depends on values, and where
-what it made up goes to the GPU.
+as one kernel, views count nothing. The host would wait where it reads values, where a shape depends on values, and
+where what it made up goes to the GPU.
 """
 
 from collections import Counter
