@@ -3,6 +3,7 @@
 `python -m aot_llava_baselines.flops_table` prints both; `honest_flops` counts the second.
 """
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -109,6 +110,7 @@ def as_markdown() -> str:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # a console may have no such letter
     print(as_markdown())
     print()
     print(honest_markdown())

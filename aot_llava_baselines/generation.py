@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from modeling_aot_llava.prompt_layout import find_placeholder_spans
+from modeling_aot_llava.placeholder_spans import find_placeholder_spans
 
 from .encoding import encode_video, newline_position_of
 from .interface import Baseline, PromptSpan, ReducedVideo

@@ -9,7 +9,7 @@ from .error_texts import show
 from .llava_video_checkpoint import config_of_original, is_original
 from .plain_numbers import is_integer, is_number, plain
 from .required_transformers import check_transformers
-from .token_budget import anchors_of_ratio, newline_places, pooled_grid_size
+from .token_budget import FrameGrid, anchors_of_ratio, newline_places, pooled_grid_size
 
 check_transformers()
 
@@ -161,7 +161,7 @@ class AOTLlavaOnevisionConfig(LlavaOnevisionConfig):
             "num_anchors" not in overrides
             and config.num_anchors is not None
             and is_number(ratio_of_file)
-            and config.num_anchors == anchors_of_ratio(config, ratio_of_file)
+            and config.num_anchors == anchors_of_ratio(config.frame_grid, ratio_of_file)
         ):
             config.num_anchors = None
         return loaded
@@ -175,6 +175,11 @@ class AOTLlavaOnevisionConfig(LlavaOnevisionConfig):
     def pooled_grid_size(self) -> int:
         """Side of the pooled grid; a frame has P = side * side pooled tokens."""
         return pooled_grid_size(self.patch_grid_size, self.mm_spatial_pool_mode)
+
+    @property
+    def frame_grid(self) -> FrameGrid:
+        """The grid of every frame, and its pooling."""
+        return FrameGrid((self.patch_grid_size, self.patch_grid_size), self.mm_spatial_pool_mode)
 
     @property
     def compressed_newline_position(self) -> str:

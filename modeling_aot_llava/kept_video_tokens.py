@@ -4,12 +4,39 @@ from collections.abc import Sequence
 
 from transformers.utils import logging
 
+from .placeholder_spans import PlaceholderSpan
 from .plain_numbers import is_integer
 from .token_budget import anchors_of_ratio, count_video_tokens, has_deliberate_anchors
 
 logger = logging.get_logger(__name__)
 
 Counts = Sequence[int | None]
+
+
+def tokens_to_keep(spans: Sequence[PlaceholderSpan], num_frames: int, config, is_asked_for: bool) -> list[int | None]:
+    """B of each video as the prompt has it, newline tokens not counted; None where the config's ratio decides.
+
+    Args:
+        spans: the placeholders of each video.
+        num_frames: F.
+        config: an `AOTLlavaOnevisionConfig`.
+        is_asked_for: whether the full count asks for all tokens; else it is the stock processor's.
+
+    Raises:
+        ValueError: if a video has too few placeholders for its newline tokens, or more than its frames can fill.
+    """
+    num_newlines = config.count_newlines(num_frames, is_compressed=True)
+    all_tokens = num_frames * config.pooled_grid_size**2
+    full_count = all_tokens + config.count_newlines(num_frames, is_compressed=False)
+    for video, span in enumerate(spans):
+        if not num_newlines < span.length <= full_count:
+            raise ValueError(
+                f"The prompt has {span.length} placeholders for video {video}, but its {num_frames} frames give from "
+                f"{num_newlines + 1} to {full_count} (newline tokens included). Make prompt and pixels with one call "
+                "of AOTLlavaOnevisionProcessor."
+            )
+    of_full_prompt = all_tokens if is_asked_for else None
+    return [of_full_prompt if span.length == full_count else span.length - num_newlines for span in spans]
 
 
 def check_one_count_a_video(kept_video_tokens: Counts | None, num_videos: int) -> None:
@@ -49,7 +76,7 @@ def warn_of_other_ratio(kept_video_tokens: Counts, num_frames: int, config) -> N
 
 def warn_of_other_anchors(kept_video_tokens: Counts | None, num_frames: int, config) -> None:
     """Says once that `num_anchors` was chosen for another ratio than the call asks for."""
-    if not has_deliberate_anchors(config):
+    if not has_deliberate_anchors(config, config.frame_grid):
         return
     configured = _configured_count(num_frames, config)
     for count in kept_video_tokens or ():
@@ -58,8 +85,8 @@ def warn_of_other_anchors(kept_video_tokens: Counts | None, num_frames: int, con
             logger.warning_once(
                 f"The config's `num_anchors` is {config.num_anchors}, beside a `retention_ratio` of "
                 f"{config.retention_ratio:g}, and is kept for this call, too, whose ratio is {ratio:g} and would have "
-                f"{anchors_of_ratio(config, ratio)}: set `model.config.num_anchors = None` for the number of each "
-                "ratio."
+                f"{anchors_of_ratio(config.frame_grid, ratio)}: set `model.config.num_anchors = None` for the number "
+                "of each ratio."
             )
 
 

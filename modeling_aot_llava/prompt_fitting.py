@@ -8,9 +8,10 @@ from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import logging
 
-from .kept_video_tokens import keeps_all_tokens, warn_of_other_ratio
+from .kept_video_tokens import keeps_all_tokens, tokens_to_keep, warn_of_other_ratio
 from .offloading import own_parameters_loaded
-from .prompt_layout import Prompt, find_placeholder_spans, tokens_to_keep
+from .placeholder_spans import find_placeholder_spans
+from .prompt import Prompt
 
 logger = logging.get_logger(__name__)
 

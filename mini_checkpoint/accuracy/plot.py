@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.plot import require_matplotlib
+from hub_upload.console import never_stop_at_a_letter
 from hub_upload.whole_file import write_whole
 
 from .settings import AVERAGE_POOLING, DEFAULT, DEFAULT_WEIGHT, FULL_TOKENS, RATIO, UNIFORM_SUBSAMPLING, WEIGHTS
@@ -273,6 +274,7 @@ PANELS = (
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("Usage: python -m mini_checkpoint.accuracy.plot FOLDER/accuracy.json")
+    never_stop_at_a_letter()
     source = Path(sys.argv[1])
     picture = source.with_name("accuracy.png")
     draw(json.loads(source.read_text()), picture)
