@@ -212,6 +212,11 @@ class EarlyTom(MergesInside):
         return tower.attention_received(index, layer.self_attn.q_proj(normed), layer.self_attn.k_proj(normed))
 
     def reduce(self, video: EncodedVideo) -> ReducedVideo:
+        if not video.runs:
+            raise ValueError(
+                "The video has no runs of frames, so another method's run of the tower has encoded it: give "
+                "`encode_video` this method."
+            )
         tokens, _ = earlytom(video.tokens, video.attention, video.runs, self.retention_ratio, video.num_frames)
         return ReducedVideo(tokens)
 

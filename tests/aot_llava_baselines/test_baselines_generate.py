@@ -252,6 +252,13 @@ def test_a_tower_with_fewer_layers_is_named_before_any_work(four_layers):
         BaselineGenerator(four_layers, build_baseline("earlytom", inner_ratio=1.0))
 
 
+@torch.inference_mode()
+def test_earlytom_needs_its_own_run_of_the_tower(four_layers, inputs):
+    video = encode_video(four_layers, inputs("<video>")["pixel_values_videos"])
+    with pytest.raises(ValueError, match=r"The video has no runs of frames, .* give `encode_video` this method"):
+        method("earlytom").reduce(video)
+
+
 def test_earlytom_loses_frames(four_layers, inputs):
     video = encode_video(four_layers, inputs("<video>")["pixel_values_videos"], method=method("earlytom"))
     assert len(video.tokens) < NUM_FRAMES == video.num_frames
