@@ -60,6 +60,21 @@ def silence_libraries() -> None:
     huggingface_hub.utils.logging.set_verbosity_error()
 
 
+def find_device(name: str | None) -> str | None:
+    """A `device_map`: the named device, or all GPUs; None is the CPU.
+
+    Raises:
+        ValueError: if there is no such device.
+    """
+    if name is None:
+        return "auto" if torch.cuda.is_available() else None
+    kind, _, number = name.partition(":")
+    count = 1 if kind == "cpu" else getattr(torch, kind).device_count()
+    if int(number or 0) >= count:
+        raise ValueError(f"{name!r} is not there: this machine has {count} {kind} devices that PyTorch can use.")
+    return name
+
+
 def load(
     model_id: str, retention_ratio: float | None
 ) -> tuple[AOTLlavaOnevisionForConditionalGeneration, AOTLlavaOnevisionProcessor]:
@@ -68,29 +83,45 @@ def load(
     return load_model(model_id, retention_ratio), processor
 
 
-def load_processor(model_id: str, retention_ratio: float | None) -> AOTLlavaOnevisionProcessor:
+def load_processor(
+    model_id: str, retention_ratio: float | None, revision: str | None = None
+) -> AOTLlavaOnevisionProcessor:
     """Loads the processor; a retention ratio of None leaves it to the checkpoint.
 
     Raises:
         ValueError: if it is a checkpoint of another kind of model.
         OSError: if there is no such checkpoint.
     """
-    check_model_type(model_id)
-    return AOTLlavaOnevisionProcessor.from_pretrained(model_id, **_overrides(retention_ratio))
+    check_model_type(model_id, revision or "main")
+    return AOTLlavaOnevisionProcessor.from_pretrained(
+        model_id, revision=revision or "main", **_overrides(retention_ratio)
+    )
 
 
-def load_model(model_id: str, retention_ratio: float | None) -> AOTLlavaOnevisionForConditionalGeneration:
-    """Loads the model, onto the GPUs where there are some; a retention ratio of None leaves it to the checkpoint.
+def load_model(
+    model_id: str,
+    retention_ratio: float | None,
+    revision: str | None = None,
+    device: str | None = None,
+    dtype: str = "auto",
+) -> AOTLlavaOnevisionForConditionalGeneration:
+    """Loads the model; a retention ratio of None leaves it to the checkpoint.
+
+    Args:
+        device: as `find_device` takes it.
 
     Raises:
         ValueError: if it is a checkpoint of another kind of model.
         OSError: if there is no such checkpoint, or its weights are damaged.
     """
-    check_model_type(model_id)
-    device_map = "auto" if torch.cuda.is_available() else None
+    check_model_type(model_id, revision or "main")
     try:
         return AOTLlavaOnevisionForConditionalGeneration.from_pretrained(
-            model_id, dtype="auto", device_map=device_map, **_overrides(retention_ratio)
+            model_id,
+            revision=revision or "main",
+            dtype=dtype,
+            device_map=find_device(device),
+            **_overrides(retention_ratio),
         )
     except SafetensorError as error:
         raise OSError(f"The weights of {model_id} cannot be read ({error}). Download or save them again.") from error
@@ -142,6 +173,8 @@ def stream_answer(
         **question,
         streamer=streamer,
         do_sample=False,
+        num_beams=1,  # whatever the checkpoint's generation config says: beams cannot be streamed
+        num_return_sequences=1,
         max_new_tokens=max_new_tokens,
         use_cache=True,
         return_dict_in_generate=True,

@@ -3,11 +3,14 @@
 import math
 import mimetypes
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import unquote, urlsplit
 
 import typer
+
+from hub_upload.suggestions import did_you_mean
 
 _ADDRESS = re.compile(r"(https?://|file://|data:)", re.IGNORECASE)
 
@@ -63,6 +66,58 @@ NumFrames = Annotated[
 ]
 
 
+DEVICES = ("cpu", "cuda", "xpu", "mps")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+def read_device(text: str) -> str:
+    """The name of a device, such as cuda:1; raises `BadParameter` for anything else. `find_device` looks for it."""
+    kind, colon, number = text.partition(":")
+    if kind not in DEVICES or (colon and not number.isdecimal()):
+        raise typer.BadParameter(
+            f"{text!r} is no device.{did_you_mean(kind, DEVICES) or ' Give cpu, cuda, cuda:1, xpu or mps.'}"
+        )
+    return text
+
+
+def read_dtype(text: str) -> str:
+    """The name of a type of numbers; raises `BadParameter` for anything else."""
+    if text not in DTYPES:
+        raise typer.BadParameter(
+            f"{text!r} is no type of the weights.{did_you_mean(text, DTYPES)} Give one of {', '.join(DTYPES)}."
+        )
+    return text
+
+
+Device = Annotated[
+    str | None,
+    typer.Option(
+        parser=read_device,
+        metavar="DEVICE",
+        help="Where the model runs: cpu, cuda, cuda:1, xpu, mps. By default on the NVIDIA GPUs where there are some, "
+        "else on the CPU.",
+        show_default=False,
+    ),
+]
+Dtype = Annotated[
+    str,
+    typer.Option(
+        parser=read_dtype,
+        metavar="TYPE",
+        help="Of the weights and of what is computed with them: float32, bfloat16, float16, or auto for the "
+        "checkpoint's.",
+    ),
+]
+Revision = Annotated[
+    str | None,
+    typer.Option(
+        metavar="REVISION",
+        help="Branch, tag or commit of a model on the Hub. By default main.",
+        show_default=False,
+    ),
+]
+
+
 def check_video(video: str | None) -> None:
     """Raises `BadParameter` unless there is such a file, or such a folder with pictures, or this is an address."""
     if video is None or _ADDRESS.match(video) or Path(video).is_file():
@@ -77,6 +132,11 @@ def check_video(video: str | None) -> None:
         "the mini clip.",
         param_hint="VIDEO",
     )
+
+
+def is_web_address(video: str) -> bool:
+    """Whether the video is to be downloaded."""
+    return video.lower().startswith(("http://", "https://"))
 
 
 def name_of_video(video: str) -> str:
@@ -97,6 +157,24 @@ def check_model(model: str | None) -> None:
             f"the folder {model!r} {what}. Give the folder of a checkpoint, or a Hub ID like owner/name.",
             param_hint="--model",
         )
+
+
+def check_revision(revision: str | None, model: str | None) -> None:
+    """Raises `BadParameter` where a revision is given and the model is none of the Hub's."""
+    if revision is not None and (model is None or not _looks_like_hub_id(model)):
+        what = "the mini model has none" if model is None else f"{model!r} is a folder"
+        raise typer.BadParameter(
+            f"{revision!r} is one of a model on the Hub, but {what}. Leave it out, or give a Hub ID with --model.",
+            param_hint="--revision",
+        )
+
+
+def check_device(device: str | None, find: Callable[[str | None], object]) -> None:
+    """Raises `BadParameter` where `find` raises `ValueError`, because this machine has no such device."""
+    try:
+        find(device)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--device") from None
 
 
 def _looks_like_hub_id(model: str) -> bool:

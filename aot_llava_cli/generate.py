@@ -7,8 +7,22 @@ from typing import Annotated
 
 import typer
 
-from .arguments import Model, NumFrames, Video, check_model, check_video, read_count, read_share
+from .arguments import (
+    Device,
+    Dtype,
+    Model,
+    NumFrames,
+    Revision,
+    Video,
+    check_device,
+    check_model,
+    check_revision,
+    check_video,
+    read_count,
+    read_share,
+)
 from .mini import MINI_QUESTION, mini_unless_named
+from .video_look import looked_at, shown
 
 _Prompt = Annotated[
     str | None,
@@ -40,27 +54,30 @@ def generate(
     retention_ratio: _RetentionRatio = None,
     num_frames: NumFrames = None,
     max_new_tokens: _MaxNewTokens = 64,
+    device: Device = None,
+    dtype: Dtype = "auto",
+    revision: Revision = None,
 ) -> None:
     """Answer a question about a video from a fraction of its video tokens."""
     check_video(video)
     check_model(model)
-
-    # Only now: torch takes seconds to import, and a typing error should be answered at once.
-    from modeling_aot_llava.error_texts import shorten
-
-    from . import answer
-
-    answer.silence_libraries()
+    check_revision(revision, model)
     if prompt is None:
         prompt = MINI_QUESTION if model is None else "Describe the video."
     video, model = mini_unless_named(video, model, _say)
-    _say(f"Question: {prompt}")
-    _say(f"Loading {model}")
-    # The video before the weights: a file that cannot be read need not wait for them.
-    processor = answer.load_processor(model, retention_ratio)
-    _say(f"Reading {shorten(video)}")
-    question = answer.read_question(processor, video, prompt, num_frames)
-    llava = answer.load_model(model, retention_ratio)
+    with looked_at(video) as file:
+        _say(f"Question: {prompt}")
+        _say(f"Loading {model}")
+        # Only now: torch takes seconds to import, and a typing error should be answered at once.
+        from . import answer
+
+        answer.silence_libraries()
+        check_device(device, answer.find_device)
+        # The video before the weights: a file that cannot be read need not wait for them.
+        processor = answer.load_processor(model, retention_ratio, revision)
+        _say(f"Reading {shown(video)}")
+        question = answer.read_question(processor, file, prompt, num_frames)
+    llava = answer.load_model(model, retention_ratio, revision, device, dtype)
     result = answer.stream_answer(llava, processor, question, max_new_tokens)
     _say(
         f"Video tokens {result.video_tokens_before} → {result.video_tokens_after} "

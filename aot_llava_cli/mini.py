@@ -5,7 +5,7 @@ from pathlib import Path
 
 MINI_CHECKPOINT = Path(__file__).with_name("mini_llava_onevision")
 MINI_CLIP = Path(__file__).with_name("mini_clip.mp4")
-MINI_QUESTION = "Which way does the blue circle move: left, right, up or down? Answer with one word."
+MINI_QUESTION = "Which way does the cross move: left, right, up or down? Answer with one word."
 
 
 def mini_unless_named(video: str | None, model: str | None, say: Callable[[str], None]) -> tuple[str, str]:

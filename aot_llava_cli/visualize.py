@@ -3,6 +3,7 @@
 The paths of what was written go to stdout and everything else to stderr, so `open $(aot-llava visualize)` shows it.
 """
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -10,8 +11,29 @@ import typer
 
 from hub_upload.whole_file import check_writable, write_whole
 
-from .arguments import Model, NumFrames, Video, check_model, check_video, name_of_video, read_share
+from .arguments import (
+    Device,
+    Dtype,
+    Model,
+    NumFrames,
+    Revision,
+    Video,
+    check_device,
+    check_model,
+    check_revision,
+    check_video,
+    name_of_video,
+    read_share,
+)
 from .mini import MINI_CLIP, mini_unless_named
+from .video_look import looked_at, shown
+
+# How a PNG file begins, and what a page has in its head.
+_PNG = b"\x89PNG\r\n\x1a\n"
+_GENERATOR = b'<meta name="generator" content="aot-llava visualize">'
+
+# A picture of more is larger than a screen.
+MANY_FRAMES = 16
 
 _Output = Annotated[
     Path | None,
@@ -19,7 +41,7 @@ _Output = Annotated[
         "--output",
         "-o",
         metavar="FILE",
-        help="The picture to write, a PNG file; one that is there is replaced. By default the video's name with "
+        help="The picture to write, a PNG file; a picture that is there is replaced. By default the video's name with "
         ".aot.png, in the current folder.",
         show_default=False,
     ),
@@ -51,31 +73,35 @@ def visualize(
     model: Model = None,
     retention_ratio: _RetentionRatio = None,
     num_frames: NumFrames = None,
+    device: Device = None,
+    dtype: Dtype = "auto",
+    revision: Revision = None,
 ) -> None:
     """Draw which tokens of a video the language model reads, and what the others are merged into."""
     check_video(video)
     check_model(model)
+    check_revision(revision, model)
     _check_retention_ratio(retention_ratio)
     picture_file = output or Path(f"{Path(name_of_video(video or str(MINI_CLIP))).stem}.aot.png")
     page_file = picture_file.with_suffix(".html") if html else None
-    _check_output(picture_file, page_file)
-
-    # Only now: torch takes seconds to import, and a typing error should be answered at once.
-    from modeling_aot_llava.error_texts import shorten
-
-    from . import answer
-    from .drawing.compressed_video import compress, read_frames
-    from .drawing.contact_sheet import draw_contact_sheet
-    from .drawing.html_page import make_page
-
-    answer.silence_libraries()
+    _check_output(picture_file, page_file, video)
     video, model = mini_unless_named(video, model, _say)
-    _say(f"Loading {model}")
-    # The video before the weights: a file that cannot be read need not wait for them.
-    processor = answer.load_processor(model, retention_ratio)
-    _say(f"Reading {shorten(video)}")
-    frames = read_frames(processor, video, num_frames)
-    compressed = compress(answer.load_model(model, retention_ratio), processor, video, frames)
+    with looked_at(video) as file:
+        _say(f"Loading {model}")
+        # Only now: torch takes seconds to import, and a typing error should be answered at once.
+        from . import answer
+        from .drawing.compressed_video import compress, read_frames
+        from .drawing.contact_sheet import draw_contact_sheet
+        from .drawing.html_page import make_page
+
+        answer.silence_libraries()
+        check_device(device, answer.find_device)
+        # The video before the weights: a file that cannot be read need not wait for them.
+        processor = answer.load_processor(model, retention_ratio, revision)
+        _say(f"Reading {shown(video)}")
+        frames = read_frames(processor, file, num_frames)
+    llava = answer.load_model(model, retention_ratio, revision, device, dtype)
+    compressed = compress(llava, processor, video, frames)
     sheet = draw_contact_sheet(compressed)
     write_whole(picture_file, lambda file: sheet.save(file, "PNG", optimize=True))
     typer.echo(picture_file)
@@ -83,6 +109,8 @@ def visualize(
         page = make_page(compressed)
         write_whole(page_file, lambda file: file.write_text(page, encoding="utf-8"))
         typer.echo(page_file)
+    if page_file is None and len(frames) > MANY_FRAMES:
+        _say(f"{len(frames)} frames make a large picture: --html also writes a page to step through them.")
     _say(
         f"Video tokens {compressed.tokens_before} → {compressed.tokens_after} "
         f"({compressed.tokens_after / compressed.tokens_before:.1%})"
@@ -97,17 +125,29 @@ def _check_retention_ratio(retention_ratio: float | None) -> None:
         )
 
 
-def _check_output(picture_file: Path, page_file: Path | None) -> None:
+def _check_output(picture_file: Path, page_file: Path | None, video: str | None) -> None:
     if picture_file.suffix.lower() != ".png":
         raise typer.BadParameter(
             f"{picture_file} does not end in .png. Give the picture's name; --html writes the page beside it.",
             param_hint="--output",
         )
-    for file in filter(None, (picture_file, page_file)):
+    wanted = [(picture_file, "PNG picture", lambda beginning: beginning.startswith(_PNG))]
+    if page_file is not None:
+        wanted.append((page_file, "page of `aot-llava visualize`", lambda beginning: _GENERATOR in beginning))
+    for file, kind, is_of_kind in wanted:
         try:
-            check_writable(file)
+            _check_is_not_read(file, video)
+            check_writable(file, kind, is_of_kind)
         except OSError as error:
             raise typer.BadParameter(str(error), param_hint="--output") from None
+
+
+def _check_is_not_read(file: Path, video: str | None) -> None:
+    """A video may be a picture that moves, or a folder of pictures."""
+    if video is None or not file.exists() or not os.path.exists(video):
+        return
+    if any(path.samefile(video) for path in (file, file.parent)):
+        raise OSError(f"{file} is what the video is read from. Give another path.")
 
 
 def _say(text: str) -> None:

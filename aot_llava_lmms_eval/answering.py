@@ -1,15 +1,18 @@
 """A checkpoint that answers conversations, with AOT or with another method."""
 
-from collections.abc import Mapping, Sequence
+import copy
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from itertools import groupby
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.image_utils import load_image
+from transformers import GenerationConfig
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from aot_llava_baselines import BASELINES, BaselineGenerator, PoolingHead, build_baseline, check_defined_for
+from aot_llava_baselines import BASELINES, PoolingHead, build_baseline, check_defined_for
 from aot_llava_cli.answer import check_model_type
 from modeling_aot_llava import (
     AOTLlavaOnevisionConfig,
@@ -19,18 +22,31 @@ from modeling_aot_llava import (
 from modeling_aot_llava.configuration_aot_llava import AOT_FIELDS
 
 from .arguments import HarnessArguments
-from .conversations import TEMPLATES, Conversation
-from .frame_sampling import SAMPLINGS, Frames
+from .conversations import Conversation
+from .kept_videos import KeptVideo, KeptVideos, RecordingGenerator, moved, recorded
 from .names import AOT
+from .preparing import Batch, Prepared, Preparer
+
+logger = logging.getLogger(__name__)
 
 # How the checkpoint pools and where it has newlines: of AOT's fields those that every method has, too.
 OF_CHECKPOINT = ("mm_spatial_pool_mode", "mm_newline_position")
+# Of the model's fields those that the processor has, too, and counts placeholders with.
+SHARED_WITH_PROCESSOR = ("num_clips", *OF_CHECKPOINT, "aot_newline_position")
 # Of FastVID alone: the SigLIP checkpoint whose pooling head it reads.
 POOLING_HEAD = "pooling_head"
 # What tasks say beside the options of `generate`. LLaVA's classes write on beyond `until`, too.
 NOT_OF_GENERATE = ("until", "image_aspect_ratio")
 OF_SAMPLING = ("temperature", "top_p", "top_k")
 LONGEST_ANSWER = 1024
+# Of a checkpoint's generation config, with the value that switches each off: here they act on the prompt, too, while
+# LLaVA's own `generate`, which is given embeddings, knows no prompt for them to act on.
+ON_PROMPT = {
+    "repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "encoder_repetition_penalty": 1.0,
+    "encoder_no_repeat_ngram_size": 0,
+}
 
 
 @dataclass(frozen=True)
@@ -39,20 +55,6 @@ class Answer:
 
     text: str
     num_tokens: int
-
-
-@dataclass(frozen=True)
-class _Prompt:
-    """A conversation with its videos read."""
-
-    text: str
-    images: Sequence[Any]
-    videos: Sequence[Frames]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Prompts of one shape fit into one batch."""
-        return (len(self.images), *(len(frames) for frames, _ in self.videos))
 
 
 def settings_of(method: str) -> tuple[str, ...]:
@@ -75,7 +77,6 @@ class Answerer:
             ValueError: if a setting is not allowed, or it is a checkpoint of another kind of model.
             OSError: if there is no such checkpoint.
         """
-        self._harness = harness
         overrides = settings = dict(settings)
         if method != AOT:
             head = settings.pop(POOLING_HEAD, None)
@@ -90,11 +91,15 @@ class Answerer:
             check_defined_for(baseline, config)
         self.processor = AOTLlavaOnevisionProcessor.from_pretrained(
             **source,
-            retention_ratio=1.0,
+            retention_ratio=config.retention_ratio,
             add_time_instruction=harness.add_time_instruction,
-            **_of_processor(overrides),
+            **{name: getattr(config, name) for name in SHARED_WITH_PROCESSOR},
         )
         self.processor.tokenizer.padding_side = "left"
+        self.kept = KeptVideos(round(harness.keep_encoded_gib * 2**30))
+        self._preparer = Preparer(self.processor, harness, self.kept)
+        # A tokenizer that writes must not be read with at the same time, and prompts may be written in another thread.
+        self._tokenizer = copy.deepcopy(self.processor.tokenizer)
         self.model = AOTLlavaOnevisionForConditionalGeneration.from_pretrained(
             **source,
             **overrides,
@@ -102,53 +107,98 @@ class Answerer:
             device_map=device_map,
             attn_implementation=harness.attn_implementation,
         ).eval()
-        self._generate = self.model.generate
+        reset_penalties(self.model.generation_config)
+        self._generate, self._method = self.model.generate, None
         if method != AOT:
             pooling_head = None if head is None else PoolingHead.from_pretrained(head).to(self.model.device)
-            self._generate = BaselineGenerator(self.model, baseline, pooling_head).generate
+            self._method = RecordingGenerator(self.model, baseline, pooling_head)
+            self._generate = self._method.generate
+
+    def prepare(self, conversations: Sequence[Conversation]) -> Prepared:
+        """Reads the videos and writes the prompts, without the model: another thread may do it meanwhile.
+
+        Raises:
+            OSError, ValueError: as `Preparer.prepare`.
+        """
+        return self._preparer.prepare(conversations)
 
     @torch.inference_mode()
     def answer(self, conversations: Sequence[Conversation], options: Mapping[str, Any]) -> list[Answer]:
         """Answers conversations of all kinds, those that fit together in one batch.
 
         Args:
+            conversations: of `prepare`, or as they are.
             options: a task's `generation_kwargs`.
         """
-        prompts = [self._prompt(conversation) for conversation in conversations]
-        answers: dict[int, Answer] = {}
-        by_shape = sorted(range(len(prompts)), key=lambda row: prompts[row].shape)
-        for _, rows in groupby(by_shape, key=lambda row: prompts[row].shape):
-            batch = list(rows)
-            answers.update(zip(batch, self._answer_batch([prompts[row] for row in batch], options)))
-        return [answers[row] for row in range(len(prompts))]
+        prepared = conversations if isinstance(conversations, Prepared) else self.prepare(conversations)
+        answers = {row: Answer(text, 0) for row, text in prepared.said.items()}
+        for batch in prepared.batches:
+            answers.update(zip(batch.rows, self._answer_batch(batch, options)))
+        for row, reused in prepared.reused.items():
+            video = self.kept.take(reused.key)
+            if video is None:  # others took its room
+                anew = self._preparer.prepare([prepared[row]], reuse=False)
+                if anew.errors:
+                    (prepared.errors[row],) = anew.errors.values()
+                (answers[row],) = self.answer(anew, options)
+            else:
+                answers[row] = self._answer_reused(reused.text, video, options)
+        return [answers[row] for row in range(len(prepared))]
 
-    def _prompt(self, conversation: Conversation) -> _Prompt:
-        text = TEMPLATES[self._harness.conv_template](self.processor, conversation)
-        sample = SAMPLINGS[self._harness.frame_sampling]
-        videos = [sample(video, self._harness.max_frames_num) for video in conversation.videos]
-        return _Prompt(text, [load_image(image) for image in conversation.images], videos)
-
-    def _answer_batch(self, prompts: Sequence[_Prompt], options: Mapping[str, Any]) -> list[Answer]:
-        images = [image for prompt in prompts for image in prompt.images]
-        videos = [video for prompt in prompts for video in prompt.videos]
-        of_videos = {}
-        if videos:
-            frames, metadata = zip(*videos)
-            of_videos = {"videos": list(frames), "video_metadata": list(metadata), "do_sample_frames": False}
-        inputs = self.processor(
-            text=[prompt.text for prompt in prompts],
-            images=images or None,
-            padding=True,
-            return_tensors="pt",
-            **of_videos,
-        ).to(self.model.device, self.model.dtype)
-        sequences = self._generate(**inputs, **options_of_generate(options))
+    def _answer_batch(self, batch: Batch, options: Mapping[str, Any]) -> list[Answer]:
+        inputs = batch.inputs.to(self.model.device, self.model.dtype)
+        with self._recorded() as made:
+            sequences = self._generate(**inputs, **options_of_generate(options))
+        # Of several beams a video comes several times; and a batch without videos has nothing to keep.
+        of_rows = zip(batch.keys, made, batch.sentences) if len(made) == len(batch.keys) else ()
+        for key, (video, num_placeholders), sentence in of_rows:
+            if key is not None:
+                self.kept.bring(key, KeptVideo(moved(video, "cpu"), num_placeholders, sentence))
         return [self._read(row) for row in sequences[:, inputs["input_ids"].shape[1] :]]
 
+    @contextmanager
+    def _recorded(self) -> Iterator[list[Any]]:
+        if self._method is None:
+            with recorded(self.model) as made:
+                yield made
+            return
+        self._method.made = made = []
+        try:
+            yield made
+        finally:
+            self._method.made = None
+
+    def _answer_reused(self, text: str, video: KeptVideo, options: Mapping[str, Any]) -> Answer:
+        placeholder = self.processor.video_token
+        text = text.replace(placeholder, placeholder * video.num_placeholders + video.sentence)
+        prompt = self._tokenizer([text], return_tensors="pt")["input_ids"].to(self.model.device)
+        made, of_generate = moved(video.made, self.model.device), options_of_generate(options)
+        if self._method is not None:
+            return self._read(self._method.answer(prompt, made, video.num_placeholders, **of_generate))
+        (written,) = self.model.generate(
+            input_ids=prompt,
+            attention_mask=torch.ones_like(prompt),
+            mm_encoder_outputs={"video": BaseModelOutputWithPooling(pooler_output=[made])},
+            **of_generate,
+        )
+        return self._read(written[prompt.shape[1] :])
+
     def _read(self, written: Tensor) -> Answer:
-        tokenizer = self.processor.tokenizer
-        num_tokens = int((written != tokenizer.pad_token_id).sum())
-        return Answer(tokenizer.decode(written, skip_special_tokens=True).strip(), num_tokens)
+        num_tokens = int((written != self._tokenizer.pad_token_id).sum())
+        return Answer(self._tokenizer.decode(written, skip_special_tokens=True).strip(), num_tokens)
+
+
+def reset_penalties(generation_config: GenerationConfig) -> None:
+    """Switches off what would act on the prompt, as `ON_PROMPT` says, and says so."""
+    for name, off in ON_PROMPT.items():
+        value = getattr(generation_config, name, None)
+        if value not in (None, off):
+            setattr(generation_config, name, off)
+            logger.warning(
+                "The checkpoint's generation config says %s=%s. Here it would act on the prompt, too, but not in "
+                "LLaVA's own classes: it is set to %s. With --gen_kwargs %s=%s it acts on both.",
+                *(name, value, off, name, value),
+            )
 
 
 def options_of_generate(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -157,12 +207,3 @@ def options_of_generate(given: Mapping[str, Any]) -> dict[str, Any]:
     options.setdefault("do_sample", bool(options.get("temperature")))
     options.setdefault("max_new_tokens", LONGEST_ANSWER)
     return {name: value for name, value in options.items() if options["do_sample"] or name not in OF_SAMPLING}
-
-
-def _of_processor(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the model's fields that the processor has, too, without the ratio: its prompts have all tokens.
-
-    The model then cuts them down to its own ratio, also where the number of tokens depends on the video.
-    """
-    shared = ("num_clips", "mm_spatial_pool_mode", "mm_newline_position", "aot_newline_position")
-    return {name: overrides[name] for name in shared if name in overrides}

@@ -1,6 +1,7 @@
 """What a model takes as `--model_args`, checked before anything is loaded."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
@@ -10,6 +11,7 @@ from .conversations import TEMPLATES
 from .frame_sampling import SAMPLINGS
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+UNREADABLE = ("stop", "llava_onevision", "llava_vid")
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,11 @@ class HarnessArguments:
         task_prompts: the model whose wording a task uses (`lmms_eval_specific_kwargs`), as "llava_vid"; None is the
             task's default.
         add_time_instruction: whether LLaVA-Video's sentence about the times of the frames follows a video.
+        unreadable_videos: "stop" the run; or go on as lmms-eval's class of the name: "llava_onevision" asks the
+            question without the video, "llava_vid" answers that it cannot be loaded. They are counted.
+        keep_encoded_gib: memory in GiB for encoded videos, that the next question about one needs not read it; 0 is
+            none.
+        read_ahead: batches that are read and prepared while the model answers, at most; 0 is none.
     """
 
     pretrained: str
@@ -44,16 +51,28 @@ class HarnessArguments:
     frame_sampling: str = "uniform"
     task_prompts: str | None = None
     add_time_instruction: bool = False
+    unreadable_videos: str = "stop"
+    read_ahead: int = 2
+    keep_encoded_gib: float = 1.0
 
     def __post_init__(self):
         """Checks the values; raises ValueError."""
-        for name in ("max_frames_num", "batch_size"):
+        for name, least in (("max_frames_num", 1), ("batch_size", 1), ("read_ahead", 0)):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} is {value!r}, but must be an integer from 1.")
-        for name, choices in (("conv_template", TEMPLATES), ("frame_sampling", SAMPLINGS), ("dtype", DTYPES)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f"{name} is {value!r}, but must be an integer from {least}.")
+        choices_of = {
+            "conv_template": TEMPLATES,
+            "frame_sampling": SAMPLINGS,
+            "dtype": DTYPES,
+            "unreadable_videos": UNREADABLE,
+        }
+        for name, choices in choices_of.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, but must be one of {', '.join(choices)}.")
+        gib = self.keep_encoded_gib
+        if isinstance(gib, bool) or not isinstance(gib, (int, float)) or not 0 <= gib < math.inf:
+            raise ValueError(f"keep_encoded_gib is {gib!r}, but must be a number from 0.")
         if not isinstance(self.add_time_instruction, bool):
             raise ValueError(f"add_time_instruction is {self.add_time_instruction!r}, but must be True or False.")
 

@@ -1,12 +1,13 @@
 """The classes that lmms-eval makes: two for each method, for simple and for chat requests.
 
-Each process answers its share of the requests, one after the other. Answers are handed over as they come, so that
-lmms-eval's --use_cache keeps those of a run that is stopped (with LMMS_CACHE_RUN_ID set: it is how lmms-eval finds an
-unfinished run again).
+Each process answers its share of the requests, one after the other; while it answers one, the next are read and
+prepared. Answers are handed over as they come, so that lmms-eval's --use_cache keeps those of a run that is stopped
+(with LMMS_CACHE_RUN_ID set: it is how lmms-eval finds an unfinished run again).
 """
 
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from datetime import timedelta
 from itertools import groupby
 from typing import Any
@@ -17,6 +18,7 @@ from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
 from lmms_eval.api.model import lmms
 from lmms_eval.api.task import Task
 from lmms_eval.models.model_utils.gen_metrics import log_metrics
+from loguru import logger
 from tqdm import tqdm
 
 from . import conversations
@@ -24,6 +26,10 @@ from .answering import Answerer, settings_of
 from .arguments import HarnessArguments, split_arguments
 from .conversations import Conversation
 from .names import AOT, METHODS, class_names, model_id
+from .preparing import Prepared
+from .running_ahead import running_ahead
+
+Batch = tuple[Mapping[str, Any], list[Instance]]
 
 # A process that is done waits for the slowest; never so long that the wait is taken for a failure.
 PATIENCE = timedelta(weeks=52)
@@ -88,25 +94,43 @@ class AOTModel(lmms):
         return list(answers) if len(requests) == 1 else answers
 
     def _answers(self, requests: list[Instance]) -> Iterator[GenerationResult]:
-        seconds = num_tokens = 0
-        with tqdm(total=len(requests), disable=self._rank != 0, desc="Model Responding") as progress:
-            for options, batch in self._batches(requests):
-                asked = [self._conversation(request) for request in batch]
-                started_at = time.perf_counter()
-                answers = self._answerer.answer(asked, options)
-                seconds += time.perf_counter() - started_at
+        num_tokens = unreadable = 0
+        started_at, reused_before = time.perf_counter(), self._answerer.kept.num_reused
+        batches = running_ahead(self._prepare, self._batches(requests), self._harness.read_ahead)
+        with closing(batches), tqdm(total=len(requests), disable=self._rank != 0, desc="Model Responding") as progress:
+            for options, conversations in batches:
+                answers = self._answerer.answer(conversations, options)
+                unreadable += self._count_unreadable(conversations)
                 num_tokens += sum(answer.num_tokens for answer in answers)
-                progress.update(len(batch))
+                progress.update(len(answers))
                 for answer in answers:
                     yield GenerationResult(answer.text, TokenCounts(output_tokens=answer.num_tokens))
+        if unreadable:
+            answered = f"they were answered as {self._harness.unreadable_videos} does"
+            of_requests = f"{unreadable} of {len(requests)} requests of process {self._rank}"
+            logger.warning(f"{of_requests} had a video that cannot be read: {answered}.")
+        reused = self._answerer.kept.num_reused - reused_before
+        if reused:
+            logger.info(f"{reused} of {len(requests)} requests of process {self._rank} reused an encoded video.")
+        seconds = time.perf_counter() - started_at
         log_metrics(total_gen_tokens=num_tokens, total_elapsed_time=seconds, avg_speed=num_tokens / max(seconds, 1e-9))
 
-    def _batches(self, requests: list[Instance]) -> Iterator[tuple[Mapping[str, Any], list[Instance]]]:
+    def _count_unreadable(self, conversations: Prepared) -> int:
+        for row, error in conversations.errors.items():
+            videos = ", ".join(map(str, conversations[row].videos))
+            logger.warning(f"{videos} cannot be read, and the run goes on without it: {error}")
+        return len(conversations.errors)
+
+    def _batches(self, requests: list[Instance]) -> Iterator[Batch]:
         """Neighbours with the same options, as many as the batch size says."""
         for options, group in groupby(requests, key=self._options):
             alike = list(group)
             for start in range(0, len(alike), self.batch_size):
                 yield options, alike[start : start + self.batch_size]
+
+    def _prepare(self, batch: Batch) -> tuple[Mapping[str, Any], Prepared]:
+        options, requests = batch
+        return options, self._answerer.prepare([self._conversation(request) for request in requests])
 
     def _options(self, request: Instance) -> Mapping[str, Any]:
         return request.args[1]

@@ -1,11 +1,14 @@
 """The program `python -m benchmarks`, also `aot-llava benchmark`."""
 
+import shutil
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import warnings
 
-from .options import parse_options
+from .options import check_results_folder, make_parser
 from .plot import draw, require_matplotlib
+from .progress import Progress
+
+RESULTS = "results.json"
 
 
 def main(arguments: list[str] | None = None, prog: str = "python -m benchmarks") -> None:
@@ -13,12 +16,14 @@ def main(arguments: list[str] | None = None, prog: str = "python -m benchmarks")
 
     Raises:
         ImportError: if matplotlib is missing but a plot is wanted.
-        OSError: if the results cannot be written.
+        OSError: if the results cannot be written, or files that are no results would be replaced.
         MemoryError: if the model does not fit.
     """
-    options = parse_options(arguments, prog)
+    parser = make_parser(prog)
+    options = parser.parse_args(arguments)
     if not options.no_plot:
         require_matplotlib()
+    check_results_folder(options.output, RESULTS, {"machine", "cases"}, ("speed-and-memory-*.png", "trace-*.json"))
     try:
         options.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -26,43 +31,37 @@ def main(arguments: list[str] | None = None, prog: str = "python -m benchmarks")
             f"the folder {options.output} cannot be made ({error.strerror}): give another --output"
         ) from None
 
+    progress = Progress("importing PyTorch and transformers")
     # Only now: torch takes seconds to import, and a typing error should be answered at once.
     import torch
     import transformers
-    from tqdm import tqdm
 
     from .comparison import Comparison
     from .device import choose_device
     from .report import as_text, make_report, write_json
     from .shapes import SHAPES, build_models, fill_in_defaults
 
-    try:
-        device = choose_device(options.device)
-    except ValueError as error:
-        print(f"{prog}: argument --device: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    fill_in_defaults(options, device)
-    transformers.logging.set_verbosity_error()
-    torch.manual_seed(0)
-    with tqdm(file=sys.stderr, unit="run", dynamic_ncols=True, desc="making the weights") as bar:
-
-        @contextmanager
-        def step(what: str) -> Iterator[None]:
-            bar.set_description(what)
-            yield
-            bar.update()
-
+    with progress, warnings.catch_warnings():
+        try:
+            device = choose_device(options.device)
+        except ValueError as error:
+            parser.error(f"argument --device: {error}")
+        fill_in_defaults(options, device)
+        transformers.logging.set_verbosity_error()
+        warnings.simplefilter("ignore", FutureWarning)  # of transformers, amid the line of the progress
+        torch.manual_seed(0)
+        progress.say("making the weights")
         stock, aot = build_models(SHAPES[options.shape], getattr(torch, options.dtype), device)
         report = make_report(options, sum(parameter.numel() for parameter in aot.parameters()), device)
-        comparison = Comparison(stock, aot, options, step)
-        bar.reset(comparison.num_steps)
-        bar.set_description("warming up")
+        comparison = Comparison(stock, aot, options, progress.step)
+        progress.count_to(comparison.num_steps)
+        progress.say("warming up")
         for cases in comparison.run():
             report["cases"].extend(cases)
-            write_json(report, options.output / "results.json")
+            write_json(report, options.output / RESULTS)
 
-    print(as_text(report))
-    files = [options.output / "results.json", *([] if options.no_plot else draw(report, options.output))]
+    print(as_text(report, shutil.get_terminal_size().columns))
+    files = [options.output / RESULTS, *([] if options.no_plot else draw(report, options.output))]
     print("\nWritten: " + ", ".join(map(str, files)))
 
 

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from hub_upload.whole_file import write_whole
+
 from .options import OneLineParser
 
 PROGRAM = "python -m benchmarks.plot"
@@ -60,7 +62,7 @@ def _draw_batch(cases: list[Case], title: str, file: Path) -> None:
             panel.grid(alpha=0.3)
             panel.set_ylim(0, 1.08 * panel.get_ylim()[1])
             panel.legend(fontsize="small")
-    figure.savefig(file, dpi=120)
+    write_whole(file, lambda unfinished: figure.savefig(unfinished, dpi=120))
 
 
 def _lines(
@@ -109,10 +111,16 @@ def _memory(case: Case) -> float:
 
 
 def _title(report: dict[str, Any], batch: int) -> str:
-    machine, options = report["machine"], report["options"]
-    where = machine["gpu"] or f"{machine['processor']}, {machine['threads']} threads"
+    options = report["options"]
     what = f"AOT against the stock model: {options['shape']}, {options['dtype']}, batch {batch}"
-    return f"{what}\n{where}, {report['date'][:10]}"
+    return f"{what}\n{where_it_ran(report)}"
+
+
+def where_it_ran(report: dict[str, Any]) -> str:
+    """The device and the day."""
+    machine = report["machine"]
+    device = machine["gpu"] or f"{machine['processor']}, {machine['threads']} threads"
+    return f"{device}, {report['date'][:10]}"
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -3,6 +3,8 @@
 import json
 import os
 import platform
+import textwrap
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -16,14 +18,17 @@ from modeling_aot_llava.fused_kernels import triton
 from .parts import PARTS
 
 GIB = 2**30
+# Columns that are understood together alone, and stand beside one another.
 COLUMNS = (
-    *("batch", "frames", "model", "tokens", "TFLOPs", "first token", "speed-up", "of limit"),
-    *("prefill", "speed-up", "decode", "peak memory", "of stock", "above weights", "of stock"),
+    *(("batch",), ("frames",), ("model",), ("tokens",), ("TFLOPs",), ("first token", "speed-up", "of limit")),
+    *(("prefill", "speed-up"), ("decode",), ("peak memory", "of stock"), ("above weights", "of stock")),
 )
+NUM_COLUMNS = sum(map(len, COLUMNS))
+# Columns at the left that say what a row is about: batch, frames, model.
+NUM_KEYS = 3
+NARROWEST = 60  # characters
 TOWER_NAMES = {"alone": "alone", "watched": "watched", "capture": "attention received"}
-TINY_NOTE = (
-    "This shape tries the program out. Its layers are too small for AOT to save time: take another --shape for that."
-)
+TINY_NOTE = "Only to try the program out, its layers are too small: take another --shape."
 STAGE_NOTES = (
     "Together: attention capture and all after the projector. Of vision tower: what comes after the projector, as a "
     "share of the vision tower's time for as many frames."
@@ -60,24 +65,39 @@ def write_json(report: dict[str, Any], file: Path) -> None:
     write_whole(file, lambda unfinished: unfinished.write_text(json.dumps(report, indent=1) + "\n"))
 
 
-def as_text(report: dict[str, Any]) -> str:
-    """Two tables: what each model takes, and where AOT's own time goes."""
-    machine, versions, options = report["machine"], report["versions"], report["options"]
-    head = (
-        f"{options['shape']}, {report['parameters'] / 1e6:,.1f} M parameters, {options['dtype']}, "
-        f"{options['device']}: {machine['gpu'] or machine['processor']}, {machine['threads']} threads\n"
-        f"{report['date']}, torch {versions['torch']}, Triton {versions['triton'] or 'none'}, "
-        f"transformers {versions['transformers']}; medians of {options['repeats']}, spread in brackets"
-    )
-    if options["shape"] == "tiny":
+def as_text(report: dict[str, Any], width: int = 80) -> str:
+    """Tables: what each model takes, and where its time and AOT's own go.
+
+    Args:
+        width: of the terminal, in characters. A wider table goes on below, its first columns repeated.
+    """
+    width = max(NARROWEST, width)
+    head = describe_run(report)
+    if report["options"]["shape"] == "tiny":
         head += f"\n{TINY_NOTE}"
-    rows = [list(COLUMNS), *(_row(case) for case in report["cases"] if _was_run(case))]
+    head += f"\nMedians of {report['options']['repeats']}, spread in brackets"
+    rows = [_row(case) for case in report["cases"] if _was_run(case)]
     notes = (
         "FLOPs by Eq. 17, vision tower and projector included. Of limit: of the speed-up that these FLOPs allow. "
         "Above weights: peak less what was in use before."
     )
-    tables = [_table(rows) + "\n" + notes, *_parts_table(report["cases"]), *_stage_tables(report["cases"])]
-    return "\n\n".join([head, *tables])
+    tables = [
+        _table(COLUMNS, rows, width) + "\n" + notes,
+        *_parts_table(report["cases"], width),
+        *_stage_tables(report["cases"], width),
+    ]
+    return "\n".join(_wrapped(line, width) for line in "\n\n".join([head, *tables]).splitlines())
+
+
+def describe_run(report: dict[str, Any]) -> str:
+    """Two lines: what ran where, and with which versions."""
+    machine, versions, options = report["machine"], report["versions"], report["options"]
+    return (
+        f"{options['shape']}, {report['parameters'] / 1e6:,.1f} M parameters, {options['dtype']}, "
+        f"{options['device']}: {machine['gpu'] or machine['processor']}, {machine['threads']} threads\n"
+        f"{report['date']}, torch {versions['torch']}, Triton {versions['triton'] or 'none'}, "
+        f"transformers {versions['transformers']}"
+    )
 
 
 def _was_run(case: dict[str, Any]) -> bool:
@@ -94,7 +114,7 @@ def _row(case: dict[str, Any]) -> list[str]:
         f"{case['flops']['first_token'] / 1e12:.3g}",
     ]
     if case["out_of_memory"]:
-        return [*row, "out of memory", *[""] * (len(COLUMNS) - len(row) - 1)]
+        return [*row, "out of memory", *[""] * (NUM_COLUMNS - len(row) - 1)]
     is_compared = ratio is not None and "speedup_over_stock" in case
     speedups = case["speedup_over_stock"] if is_compared else None
     memory = case["memory_over_stock"] if is_compared else {}
@@ -114,14 +134,14 @@ def _row(case: dict[str, Any]) -> list[str]:
     ]
 
 
-def _parts_table(cases: list[dict[str, Any]]) -> list[str]:
+def _parts_table(cases: list[dict[str, Any]], width: int) -> list[str]:
     measured = [case for case in cases if "rest_seconds" in case]
     if not measured:
         return []
-    rows = [["batch", "frames", "model", *PARTS.values(), "first token"]]
+    columns, rows = [(name,) for name in ("batch", "frames", "model", *PARTS.values(), "first token")], []
     for case in measured:
         medians = [case[name]["median"] for name in (*PARTS, "first_token_seconds")]
-        rows.append([str(case["batch"]), str(case["frames"]), _name(case), *map(_duration, medians)])
+        rows.append([str(case["batch"]), str(case["frames"]), _name(case), *map(duration, medians)])
     lines = []
     for frames, preparation in {case["frames"]: case["preparation"] for case in measured}.items():
         reading, processing = preparation["reading_seconds"], preparation["processing_seconds"]
@@ -129,15 +149,16 @@ def _parts_table(cases: list[dict[str, Any]]) -> list[str]:
             f"Before that, on the CPU: a video's {frames} frames are read in {_with_spread(reading)} and made pixel "
             f"values in {_with_spread(processing)}."
         )
-    return ["Parts of the time to first token\n" + _table(rows) + "\n" + "\n".join(lines)]
+    return ["Parts of the time to first token\n" + _table(columns, rows, width) + "\n" + "\n".join(lines)]
 
 
-def _stage_tables(cases: list[dict[str, Any]]) -> list[str]:
+def _stage_tables(cases: list[dict[str, Any]], width: int) -> list[str]:
     staged = [case for case in cases if "stages" in case]
     if not staged:
         return []
     names = list(staged[0]["stages"]["seconds"])
-    rows = [["batch", "frames", "AOT", *names, "of vision tower", "of prefill", "of stock's first token"]]
+    titles = ["batch", "frames", "AOT", *names, "of vision tower", "of prefill", "of stock's first token"]
+    columns, rows = [(title,) for title in titles], []
     for case in staged:
         stages = case["stages"]
         rows.append(
@@ -161,7 +182,10 @@ def _stage_tables(cases: list[dict[str, Any]]) -> list[str]:
         for frames, tower in towers.items()
     ]
     return [
-        "Where AOT's own time goes; in brackets shares of its prefill\n" + _table(rows) + "\n" + STAGE_NOTES,
+        "Where AOT's own time goes; in brackets shares of its prefill\n"
+        + _table(columns, rows, width)
+        + "\n"
+        + STAGE_NOTES,
         "\n".join(lines),
     ]
 
@@ -174,20 +198,48 @@ def _name(case: dict[str, Any]) -> str:
 
 def _stage(stages: dict[str, Any], name: str) -> str:
     share = f" ({stages['share_of_prefill'][name]:.2%})" if "share_of_prefill" in stages else ""
-    return _duration(stages["seconds"][name]["median"]) + share
+    return duration(stages["seconds"][name]["median"]) + share
 
 
-def _table(rows: list[list[str]]) -> str:
+def table(rows: list[list[str]]) -> str:
+    """Rows as columns that are flush right."""
     widths = [max(map(len, column)) for column in zip(*rows)]
     return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
 
 
+def _table(columns: Sequence[tuple[str, ...]], rows: list[list[str]], width: int) -> str:
+    """Rows below the titles of their columns; what is too wide goes on below, behind the first columns."""
+    lines = [[title for group in columns for title in group], *rows]
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    parts: list[list[int]] = []
+    place = NUM_KEYS
+    for group in columns[NUM_KEYS:]:
+        group_places = list(range(place, place + len(group)))
+        place += len(group)
+        if not parts or _line_width([*parts[-1], *group_places], widths) > width:
+            parts.append(list(range(NUM_KEYS)))
+        parts[-1] += group_places
+    return "\n\n".join(
+        "\n".join("  ".join(line[place].rjust(widths[place]) for place in part).rstrip() for line in lines)
+        for part in parts
+    )
+
+
+def _line_width(places: list[int], widths: list[int]) -> int:
+    return sum(widths[place] for place in places) + 2 * (len(places) - 1)
+
+
+def _wrapped(line: str, width: int) -> str:
+    return line if len(line) <= width or "  " in line else textwrap.fill(line, width, break_on_hyphens=False)
+
+
 def _with_spread(summary: dict[str, Any]) -> str:
     low, high = summary["min"], summary["max"]
-    return f"{_duration(summary['median'])} [{_duration(low)}, {_duration(high)}]" if low < high else _duration(low)
+    return f"{duration(summary['median'])} [{duration(low)}, {duration(high)}]" if low < high else duration(low)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Like `1.23 s` or `4.56 ms`."""
     if seconds >= 1:
         return f"{seconds:.2f} s"
     return f"{seconds * 1000:.0f} ms" if seconds >= 0.1 else f"{seconds * 1000:.3g} ms"

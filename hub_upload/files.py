@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -40,7 +38,7 @@ class GeneratedFile:
         return CommitOperationAdd(self.path, self.content)
 
     def place_in(self, folder: Path) -> None:
-        _target_in(folder, self.path).write_bytes(self.content)
+        target_in(folder, self.path).write_bytes(self.content)
 
 
 @dataclass(frozen=True)
@@ -76,13 +74,10 @@ class FileOnDisk:
         operation.upload_info.sha256 = bytes.fromhex(self.sha256)
         return operation
 
-    def place_in(self, folder: Path) -> None:
-        """A hard link where the file system allows it, which takes no space; else a copy."""
-        target = _target_in(folder, self.path)
-        try:
-            os.link(self.file, target)
-        except OSError:
-            shutil.copyfile(self.file, target)
+    def read(self, limit: int) -> bytes:
+        """The content of a small file, up to so many bytes."""
+        with open(self.file, "rb") as file:
+            return file.read(limit)
 
     def _read_into(self, update: Callable[[bytes], Any]) -> None:
         with open(self.file, "rb") as file:
@@ -129,11 +124,6 @@ class FileOnHub:
 File = GeneratedFile | FileOnDisk | FileOnHub
 
 
-def is_weights(path: str) -> bool:
-    """Whether the file holds weights that this program publishes."""
-    return path.endswith(".safetensors")
-
-
 def readable_size(num_bytes: int) -> str:
     """Like `4.9 GB`, in the Hub's powers of 1000."""
     size, units = float(num_bytes), iter(("B", "kB", "MB", "GB", "TB"))
@@ -148,13 +138,14 @@ def as_json(values: dict[str, Any]) -> bytes:
     return (json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
+def target_in(folder: Path, path: str) -> Path:
+    """Where a file of this path lies in a folder, whose folders are made for it."""
+    target = folder / path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return target
+
+
 def _git_hash(size: int, read_into: Callable[[Callable[[bytes], Any]], Any]) -> str:
     digest = hashlib.sha1(b"blob %d\0" % size)
     read_into(digest.update)
     return digest.hexdigest()
-
-
-def _target_in(folder: Path, path: str) -> Path:
-    target = folder / path
-    target.parent.mkdir(parents=True, exist_ok=True)
-    return target

@@ -131,9 +131,11 @@ def _origin(base: Base) -> str:
 
 def _settings(variant: Variant) -> str:
     fields = variant.fields
+    # Without a number of its own, a variant has the anchors that its ratio asks for, also of a call with another one.
+    anchors = fields.get("num_anchors")
     settings = [
         f"`retention_ratio={fields['retention_ratio']}`",
-        f"`num_anchors={fields['num_anchors']}`",
+        *([f"`num_anchors={anchors}`"] if anchors is not None else []),
         f"{fields['clip_segmentation']} clips (`num_clips={fields['num_clips']}`)",
         f'`recipe="{fields["recipe"]}"`',
     ]

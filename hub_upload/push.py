@@ -2,22 +2,25 @@
 
 import re
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from huggingface_hub import HfApi
 
-from .base import Base, read_base
-from .conversion import converted
-from .errors import PushError
-from .files import readable_size
+from .base import Base, check_base_names, read_base
+from .conversion import RenamedWeights, converted
+from .errors import PushError, PushUsageError
+from .files import File, FileOnHub, readable_size
 from .hub import Hub
 from .model_card import loading_lines
+from .names import MAIN, branch_problem, repo_id_problem, shown
 from .operating_point import Checkpoint, OperatingPoint, load_without_weights
-from .output_folder import check_output, write_folder
+from .original_tower import check_tower, tower_of
+from .output_folder import OutputFolder, check_output, claim_output
+from .placing import place_files
 from .publication import (
-    MAIN,
     Publication,
     assign_branches,
     describe_base,
@@ -41,6 +44,7 @@ class Options:
     repo_id: str | None = None
     revision: str | None = None
     output: Path | None = None
+    hard_links: bool = False
     convert: bool = False
     private: bool = False
     overwrite: bool = False
@@ -55,40 +59,71 @@ def run(options: Options, say: Callable[[str], None], warn: Callable[[str], None
         PushError: if something is wrong or goes wrong; no branch and no folder is then left half done.
     """
     variants = read_variants(options.variants, options.base)
+    location = options.base or _only_base_model(variants)
     _check(options)
-    hub = Hub(HfApi(token=options.token or False), warn)
-    base = read_base(options.base or _only_base_model(variants), options.base_revision, hub)
-    if options.convert:
-        base = converted(base, hub)
-    say(describe_base(base))
-    _warn_of_other_bases(base, variants, warn)
-    if options.output is not None:
-        _write_folders(options, base, variants, hub, say)
-    else:
-        _push(options, base, variants, hub, say)
+    check_base_names(location, options.base_revision)
+    assign_branches(variants, options.revision)
+    with ExitStack() as held:
+        # Before anything is read or asked for: a folder that must not be written costs no time.
+        outputs = _claim_outputs(options, variants, location, held, warn)
+        hub = Hub(HfApi(token=options.token or False), warn)
+        base = read_base(location, options.base_revision, hub)
+        if options.convert:
+            base = converted(base, hub)
+        say(describe_base(base))
+        _warn_of_other_bases(base, variants, warn)
+        check_tower(base, warn)
+        if options.output is not None:
+            _write_folders(options, base, variants, outputs, hub, say)
+        else:
+            _push(options, base, variants, hub, say)
 
 
 def _check(options: Options) -> None:
     if options.repo_id is None and options.output is None:
-        raise PushError("--repo-id is missing: name the repository to push to, or a folder to write with --output.")
-    if options.repo_id is not None and not re.fullmatch(r"[\w.-]+/[\w.-]+", options.repo_id):
-        raise PushError(f"--repo-id {options.repo_id} is no repository: give owner/name.")
+        raise PushUsageError(
+            "--repo-id is missing: name the repository to push to, or a folder to write with --output."
+        )
+    problem = repo_id_problem(options.repo_id) if options.repo_id is not None else None
+    if problem:
+        raise PushUsageError(f"--repo-id {shown(options.repo_id)} is no repository: give owner/name; {problem}.")
+    problem = branch_problem(options.revision) if options.revision is not None else None
+    if problem:
+        raise PushUsageError(f"--revision {shown(options.revision)} can be no branch: {problem}. Give another name.")
     if options.convert and options.output is None:
-        raise PushError(
+        raise PushUsageError(
             "--convert writes the weights under other names, which needs --output: give a folder, and push that."
         )
-    if options.output is not None:
-        check_output(options.output, options.overwrite)
-    elif not options.token and not options.dry_run:
+    if options.hard_links and (options.output is None or options.convert):
+        raise PushUsageError("--hard-links is for --output without --convert: leave it out.")
+    if options.output is None and not options.token and not options.dry_run:
         raise PushError("there is no token: log in with `hf auth login`, or give one with --token.")
     if options.token and not re.fullmatch(r"[!-~]+", options.token):
         raise PushError("the token holds characters that no token has: copy it again.")
 
 
+def _claim_outputs(
+    options: Options, variants: Sequence[Variant], base: str, held: ExitStack, warn: Callable[[str], None]
+) -> Mapping[str, OutputFolder]:
+    """The folders to write, by the variants' names; a dry run only checks them."""
+    if options.output is None:
+        return {}
+    base_folder = Path(base) if Path(base).is_dir() else None
+    outputs = {}
+    for variant in variants:
+        path = options.output / variant.name if len(variants) > 1 else options.output
+        wanted = (path, variant.name, base_folder, options.overwrite)
+        if options.dry_run:
+            check_output(*wanted)
+        else:
+            outputs[variant.name] = held.enter_context(claim_output(*wanted, warn))
+    return outputs
+
+
 def _only_base_model(variants: Sequence[Variant]) -> str:
     base_models = sorted({variant.base_model for variant in variants})
     if len(base_models) > 1:
-        raise PushError(f"--base is missing, and the variants were made for several: {', '.join(base_models)}.")
+        raise PushUsageError(f"--base is missing, and the variants were made for several: {', '.join(base_models)}.")
     return base_models[0]
 
 
@@ -108,15 +143,26 @@ def _load_before_anything_moves(base: Base, variants: Sequence[Variant], hub: Hu
             Checkpoint(f"variant {variant.name}", str(Path(folder, variant.name)), variant.num_frames)
             for variant in variants
         ]
+        if not base.is_quantised:
+            # All variants have these weights; AOT's fields ask for no others.
+            first = replace(checkpoints[0], weights=base.tensors, tower=tower_of(base))
+            checkpoints = [first, *checkpoints[1:]]
         points = load_without_weights(checkpoints, hub.api)
     return {variant.name: point for variant, point in zip(variants, points)}
 
 
 def _write_folders(
-    options: Options, base: Base, variants: Sequence[Variant], hub: Hub, say: Callable[[str], None]
+    options: Options,
+    base: Base,
+    variants: Sequence[Variant],
+    outputs: Mapping[str, OutputFolder],
+    hub: Hub,
+    say: Callable[[str], None],
 ) -> None:
     points = _load_before_anything_moves(base, variants, hub)
-    way = "downloaded into huggingface_hub's cache, then linked or copied" if base.is_on_hub else "linked or copied"
+    way = "hard-linked" if options.hard_links else "copied, or cloned where the file system can"
+    if base.is_on_hub:
+        way = f"downloaded into huggingface_hub's cache, then {way}"
     say(f"Output    {options.output}: {readable_size(sum(file.size for file in base.files))} {way}")
     for variant in variants:
         folder = options.output / variant.name if len(variants) > 1 else options.output
@@ -126,15 +172,23 @@ def _write_folders(
         publication = make_publication(base, branch, variant, point, options.repo_id or str(folder))
         say(f"\n{describe_point(publication, folder.name)}")
         if not options.dry_run:
-            write_folder(folder, publication.files, hub)
+            # Downloads first: they are kept in the cache, so that a second run goes on where this one stopped.
+            files = [_on_disk(file, hub) for file in publication.files]
+            outputs[variant.name].write(lambda new, files=files: place_files(files, new, options.hard_links))
             say(f"{folder} is ready:\n\n" + "\n".join(loading_lines(str(folder))))
     if options.dry_run:
         say("\nDry run: nothing was written.")
 
 
+def _on_disk(file: File | RenamedWeights, hub: Hub) -> File | RenamedWeights:
+    if isinstance(file, RenamedWeights):
+        return file.fetched(hub)
+    return hub.fetch(file) if isinstance(file, FileOnHub) else file
+
+
 def _push(options: Options, base: Base, variants: Sequence[Variant], hub: Hub, say: Callable[[str], None]) -> None:
     assigned = assign_branches(variants, options.revision)
-    publisher = Publisher(hub, options.repo_id, base, options.overwrite, say)
+    publisher = Publisher(hub, options.repo_id, base, options.overwrite, say, options.private)
     if not options.dry_run:
         hub.call("Checking the token", hub.api.whoami)
     states = [publisher.look_at(branch) for branch, _ in assigned]
@@ -142,13 +196,14 @@ def _push(options: Options, base: Base, variants: Sequence[Variant], hub: Hub, s
     planned = [make_publication(base, branch, variant, points, options.repo_id) for branch, variant in assigned]
     say(_describe_target(options, states))
     say(_describe_way(base, publisher))
-    say("\n".join(describe_transfers(planned, states, publisher.can_copy_from_base, options.overwrite)))
+    changes = [publisher.plan(publication, state) for publication, state in zip(planned, states)]
+    say("\n".join(describe_transfers(planned, states, changes, publisher.can_copy_from_base)))
     say("")
     if options.dry_run:
         say("Dry run: nothing was changed.")
         return
     if not states[0].repository_exists:
-        publisher.create_repository(options.private)
+        publisher.create_repository()
     commits = [publisher.publish(publication) for publication in planned]
     publisher.load(planned, commits)
     say("Verified: files, hashes of the weights, config and code.")
@@ -157,9 +212,7 @@ def _push(options: Options, base: Base, variants: Sequence[Variant], hub: Hub, s
 
 def _describe_target(options: Options, states: Sequence[BranchState]) -> str:
     if states[0].repository_exists:
-        return f"Target    {options.repo_id}, which exists" + (
-            " (--private changes nothing)" if options.private else ""
-        )
+        return f"Target    {options.repo_id}, which exists" + (" and is private" if options.private else "")
     return f"Target    {options.repo_id}, new and {'private' if options.private else 'public'}"
 
 

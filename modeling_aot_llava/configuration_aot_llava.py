@@ -9,7 +9,7 @@ from .error_texts import show
 from .llava_video_checkpoint import config_of_original, is_original
 from .plain_numbers import is_integer, is_number, plain
 from .required_transformers import check_transformers
-from .token_budget import newline_places, pooled_grid_size
+from .token_budget import FrameGrid, anchors_of_ratio, newline_places, pooled_grid_size
 
 check_transformers()
 
@@ -33,7 +33,7 @@ class AOTLlavaOnevisionConfig(LlavaOnevisionConfig):
         num_anchors (`int`, *optional*):
             Token anchors a frame, M, counted on the patch grid (Sec. 7). By default interpolated from the ratio
             between the paper's values (at 10, 15, 20, 25 %: 126, 144, 196, 205 with bilinear pooling, 108, 144, 176,
-            198 with average pooling).
+            198 with average pooling). Another number is kept whatever ratio a call asks for.
         local_anchor_ratio (`float`, *optional*, defaults to 0.5):
             Share of the anchors that is chosen locally, window by window (Sec. 3.2).
         local_window_size (`int`, *optional*, defaults to 9):
@@ -148,9 +148,23 @@ class AOTLlavaOnevisionConfig(LlavaOnevisionConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs):
-        """Like the parent's, but AOT fields given as keywords take part in the first validation."""
+        """Like the parent's, but AOT fields given as keywords take part in the first validation.
+
+        A number of anchors that is just that of the file's ratio, as earlier versions wrote it, is read as not set: it
+        belongs to that ratio, and not to one that is given here or later.
+        """
         overrides = {name: kwargs.pop(name) for name in AOT_FIELDS if name in kwargs}
-        return super().from_dict({**config_dict, **overrides}, **kwargs)
+        loaded = super().from_dict({**config_dict, **overrides}, **kwargs)
+        config = loaded[0] if isinstance(loaded, tuple) else loaded  # with `return_unused_kwargs=True`
+        ratio_of_file = config_dict.get("retention_ratio", cls.retention_ratio)
+        if (
+            "num_anchors" not in overrides
+            and config.num_anchors is not None
+            and is_number(ratio_of_file)
+            and config.num_anchors == anchors_of_ratio(config.frame_grid, ratio_of_file)
+        ):
+            config.num_anchors = None
+        return loaded
 
     @property
     def patch_grid_size(self) -> int:
@@ -161,6 +175,11 @@ class AOTLlavaOnevisionConfig(LlavaOnevisionConfig):
     def pooled_grid_size(self) -> int:
         """Side of the pooled grid; a frame has P = side * side pooled tokens."""
         return pooled_grid_size(self.patch_grid_size, self.mm_spatial_pool_mode)
+
+    @property
+    def frame_grid(self) -> FrameGrid:
+        """The grid of every frame, and its pooling."""
+        return FrameGrid((self.patch_grid_size, self.patch_grid_size), self.mm_spatial_pool_mode)
 
     @property
     def compressed_newline_position(self) -> str:

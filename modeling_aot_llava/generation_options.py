@@ -1,5 +1,6 @@
 """Options of `generate` that concern a prompt which is not run as it was written, or a video."""
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,10 +22,23 @@ class GenerationOptions:
         given = (self.keywords.get(name), *(getattr(config, name, None) for config in configs))
         return next((value for value in given if value is not None), None)
 
-    def lengths_without(self, num_removed: int) -> dict[str, int]:
-        """`max_length` and `min_length`, which count the caller's prompt, for one that has fewer columns."""
-        lengths = {name: self.get(name) for name in ("max_length", "min_length")}
-        return {name: max(0, length - num_removed) for name, length in lengths.items() if length}
+    def with_prompt_shortened(self, num_removed: int) -> tuple[GenerationConfig | None, dict[str, Any]]:
+        """The call's config and keywords for a prompt with fewer columns than the caller's.
+
+        `max_length` and `min_length` count the caller's prompt, so they shrink with it: each where it stands. What
+        stands in the model's config alone is given with the call, whose config is copied.
+        """
+        config, keywords = copy.copy(self.config_of_call), dict(self.keywords)
+        for name in ("max_length", "min_length"):
+            length = self.get(name)
+            if not length:
+                continue
+            shorter = max(0, length - num_removed)
+            if config is None or keywords.get(name) is not None:
+                keywords[name] = shorter
+            else:
+                setattr(config, name, shorter)
+        return config, keywords
 
 
 def check_chunked_prefill(options: GenerationOptions) -> None:

@@ -3,11 +3,17 @@
 from torch import Tensor
 
 from .optimal_transport import aggregate, cosine_similarity, nearest_anchor
-from .paper_recipe import PaperRecipe
+from .recipe import Recipe
 
 
 def aggregate_within_frames(
-    features: Tensor, anchors: Tensor, anchor_index: Tensor, source_index: Tensor, config, recipe: PaperRecipe
+    features: Tensor,
+    anchors: Tensor,
+    anchor_index: Tensor,
+    source_index: Tensor,
+    config,
+    recipe: Recipe,
+    num_compared: int | None = None,
 ) -> Tensor:
     """Intra-frame transport (Eq. 9-12, Algorithm 1): the anchors after the other patches were folded into them.
 
@@ -15,6 +21,7 @@ def aggregate_within_frames(
         features: (F, N, D).
         anchors: (F, M, D), those of `features` at `anchor_index`.
         anchor_index, source_index: (F, M) and (F, N - M), which patches are anchors and which are not, ascending.
+        num_compared: the first channels, by which patches are compared; None for all.
 
     Returns:
         (F, M, D).
@@ -24,7 +31,7 @@ def aggregate_within_frames(
     if config.intra_frame_aggregation == "none" or num_anchors == num_patches:
         return anchors
     source_rows = source_index.unsqueeze(-1).expand(-1, -1, num_anchors)
-    similarity = cosine_similarity(features, anchors).gather(1, source_rows)
+    similarity = cosine_similarity(features[..., :num_compared], anchors[..., :num_compared]).gather(1, source_rows)
 
     def fold(weights: Tensor, strength: float) -> Tensor:
         # The sources are never gathered: an anchor's own row in the grid gets weight zero instead.

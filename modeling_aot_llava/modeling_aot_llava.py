@@ -5,9 +5,9 @@ Since transformers 5.20 `forward` and `generate` take what the encoders made of 
 tokens where they are not yet, hands both to the parent, and the parent does all the rest.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from functools import wraps
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,25 +21,33 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
+from .auto_map import AUTO_MAP_OF_CONFIG
 from .checkpoint_keys import register_key_renamings
 from .configuration_aot_llava import AOT_FIELDS, AOTLlavaOnevisionConfig
 from .conversation_cache import count_cached_columns, find_caches, mark_as_fitted
 from .generation_options import GenerationOptions, check_chunked_prefill
+from .kept_video_tokens import check_one_count_a_video, keeps_all_tokens, warn_of_other_anchors, warn_of_other_ratio
 from .kernel_warm_up import EXPECTED_FRAMES, warm_up_kernels
-from .prompt_fitting import as_one_tensor, encode_videos, keeps_all_tokens
-from .prompt_layout import Prompt, check_no_video_is_missing
+from .prompt import Prompt
+from .prompt_fitting import as_one_tensor, check_no_video_is_missing, encode_images, encode_videos
 from .spatial_pooling import pool_grid
 from .spatiotemporal_pruning import VideoTokens, add_newlines, with_base_newlines
+from .stock_signature import called_as
 from .video_encoding import encode_and_compress, joined_outputs
 from .vllm_serving import check_can_be_served, is_served_by_vllm
 
-# What a saved folder tells the Auto classes; transformers itself would name the saved class alone.
-AUTO_MAP = {
-    "AutoConfig": "configuration_aot_llava.AOTLlavaOnevisionConfig",
-    "AutoModel": "modeling_aot_llava.AOTLlavaOnevisionModel",
-    "AutoModelForImageTextToText": "modeling_aot_llava.AOTLlavaOnevisionForConditionalGeneration",
-    "AutoModelForMultimodalLM": "modeling_aot_llava.AOTLlavaOnevisionForConditionalGeneration",
-}
+
+def refuse_config_fields(arguments: Mapping[str, Any]) -> None:
+    """Raises `ValueError` if a field of the config is among the arguments of a call, where nothing would read it."""
+    for name in AOT_FIELDS:
+        if name in arguments:
+            remedy = (
+                "the prompt decides how many tokens are kept: give it to the call of AOTLlavaOnevisionProcessor, or "
+                "set `model.config.retention_ratio` for prompts of the stock processor."
+                if name == "retention_ratio"
+                else f"it is a field of the config: set `model.config.{name}`."
+            )
+            raise ValueError(f"`{name}={arguments[name]!r}` is an argument of the model's call, but {remedy}")
 
 
 class AOTLlavaOnevisionModel(LlavaOnevisionModel):
@@ -71,7 +79,7 @@ class AOTLlavaOnevisionModel(LlavaOnevisionModel):
             warm_up_kernels(config, torch.get_default_dtype(), gpu, gpu)
 
     def save_pretrained(self, *args, **kwargs):
-        self.config.auto_map = dict(AUTO_MAP)
+        self.config.auto_map = dict(AUTO_MAP_OF_CONFIG)
         super().save_pretrained(*args, **kwargs)
 
     @torch.compiler.disable
@@ -95,10 +103,16 @@ class AOTLlavaOnevisionModel(LlavaOnevisionModel):
         Returns:
             The vision tower's output with `pooler_output` (videos, B + newlines, hidden size), or a list of (B +
             newlines, hidden size) where the videos' counts differ.
+
+        Raises:
+            ValueError: if `kept_video_tokens` has not one count a video, or a video cannot give as many.
         """
+        refuse_config_fields(kwargs)
         self.config.validate_aot()
         if isinstance(kept_video_tokens, Tensor):
-            kept_video_tokens = kept_video_tokens.tolist()
+            kept_video_tokens = kept_video_tokens.flatten().tolist()
+            warn_of_other_ratio(kept_video_tokens, pixel_values_videos.shape[1], self.config)
+        check_one_count_a_video(kept_video_tokens, len(pixel_values_videos))
         if keeps_all_tokens(kept_video_tokens, pixel_values_videos.shape[1], self.config):
             outputs = super().get_video_features(
                 pixel_values_videos,
@@ -147,7 +161,10 @@ class AOTLlavaOnevisionModel(LlavaOnevisionModel):
 
         Args: those of `get_video_features`, and more of the vision tower's.
         """
+        refuse_config_fields(kwargs)
         self.config.validate_aot()
+        check_one_count_a_video(kept_video_tokens, len(pixel_values_videos))
+        warn_of_other_anchors(kept_video_tokens, pixel_values_videos.shape[1], self.config)
         layers = self.config.vision_feature_layer if vision_feature_layer is None else vision_feature_layer
         strategy = vision_feature_select_strategy or self.config.vision_feature_select_strategy
         return encode_and_compress(
@@ -157,7 +174,7 @@ class AOTLlavaOnevisionModel(LlavaOnevisionModel):
             self.config,
             feature_layers=[layers] if isinstance(layers, int) else layers,
             has_class_token=strategy == "default",
-            kept_video_tokens=kept_video_tokens or [None] * len(pixel_values_videos),
+            kept_video_tokens=[None] * len(pixel_values_videos) if kept_video_tokens is None else kept_video_tokens,
             **kwargs,
         )
 
@@ -179,8 +196,9 @@ class AOTLlavaOnevisionForConditionalGeneration(LlavaOnevisionForConditionalGene
     with a prompt made by `AOTLlavaOnevisionProcessor` or by the stock processor.
 
     Changes to the parent class:
-    - videos reach the language model compressed, see [`AOTLlavaOnevisionModel`]; with `config.retention_ratio >= 1`
-      and full prompts everything is the parent's, bit for bit. AOT adds no parameters.
+    - videos reach the language model compressed, see [`AOTLlavaOnevisionModel`]. The call of the processor says how
+      many tokens are kept; where it asks for all, everything is the parent's, bit for bit. A full prompt of the stock
+      processor, which cannot ask, is cut down to `config.retention_ratio`. AOT adds no parameters.
     - a prompt whose placeholders are as many as the tokens, as `AOTLlavaOnevisionProcessor` writes it, is the parent's
       business alone. Any other is fitted: `forward` then computes logits and loss over the fitted prompt, labels of
       removed placeholders being ignored, and `generate` puts the caller's own prompt in front of the answer. What the
@@ -199,7 +217,7 @@ class AOTLlavaOnevisionForConditionalGeneration(LlavaOnevisionForConditionalGene
         self.post_init()
 
     def save_pretrained(self, *args, **kwargs):
-        self.config.auto_map = dict(AUTO_MAP)
+        self.config.auto_map = dict(AUTO_MAP_OF_CONFIG)
         # By default transformers saves the keys' old names, which it converts for this class only where this code is.
         # The new ones need no conversion, so that the stock class loads the checkpoint as well.
         super().save_pretrained(*args, **{"save_original_format": False, **kwargs})
@@ -208,9 +226,10 @@ class AOTLlavaOnevisionForConditionalGeneration(LlavaOnevisionForConditionalGene
         # `from_pretrained(..., retention_ratio=0.2)` changes the config, not the generation config too.
         super().adjust_generation_fn(*args, **{key: kwargs[key] for key in kwargs if key not in AOT_FIELDS})
 
-    @wraps(LlavaOnevisionForConditionalGeneration.forward)
+    @called_as(LlavaOnevisionForConditionalGeneration.forward)
     def forward(
         self,
+        *,
         input_ids: Tensor | None = None,
         pixel_values: Tensor | None = None,
         image_sizes: Tensor | None = None,
@@ -218,7 +237,6 @@ class AOTLlavaOnevisionForConditionalGeneration(LlavaOnevisionForConditionalGene
         image_sizes_videos: Tensor | None = None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
-        *,
         inputs_embeds: Tensor | None = None,
         vision_feature_layer: int | list[int] | None = None,
         vision_feature_select_strategy: str | None = None,
@@ -229,26 +247,20 @@ class AOTLlavaOnevisionForConditionalGeneration(LlavaOnevisionForConditionalGene
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
         **kwargs,
     ):
+        refuse_config_fields(kwargs)
         written = prompt = Prompt(input_ids, inputs_embeds, attention_mask, position_ids, labels, shift_labels)
+        of_layers = (vision_feature_layer, vision_feature_select_strategy)
         if pixel_values_videos is not None and mm_encoder_outputs is None:
-            prompt, video = encode_videos(
-                self.model, written, pixel_values_videos, vision_feature_layer, vision_feature_select_strategy
-            )
+            prompt, video = encode_videos(self.model, written, pixel_values_videos, image_sizes_videos, *of_layers)
             mm_encoder_outputs, pixel_values_videos = {"video": video}, None
             if pixel_values is not None:  # the parent takes pixels, or what was made of them, but not some of both
-                mm_encoder_outputs["image"] = self.get_image_features(
-                    pixel_values,
-                    image_sizes,
-                    vision_feature_layer=vision_feature_layer,
-                    vision_feature_select_strategy=vision_feature_select_strategy,
-                    vision_aspect_ratio=vision_aspect_ratio,
-                    batch_num_images=batch_num_images,
-                    return_dict=True,
+                mm_encoder_outputs["image"] = encode_images(
+                    self.model, pixel_values, image_sizes, *of_layers, vision_aspect_ratio, batch_num_images
                 )
                 pixel_values = None
         elif not (mm_encoder_outputs or {}).get("video") and not find_caches(kwargs.values()):
             # With a cache the video may be in it, or assisted decoding tries placeholders: `generate` looks itself.
-            check_no_video_is_missing(input_ids, self.config.video_token_id)
+            check_no_video_is_missing(self.model, written)
         if prompt.shift_labels is not None:
             kwargs["shift_labels"] = prompt.shift_labels
         outputs = super().forward(
@@ -256,7 +268,6 @@ class AOTLlavaOnevisionForConditionalGeneration(LlavaOnevisionForConditionalGene
             pixel_values=pixel_values,
             image_sizes=image_sizes,
             pixel_values_videos=pixel_values_videos,
-            image_sizes_videos=image_sizes_videos,
             attention_mask=prompt.attention_mask,
             position_ids=prompt.position_ids,
             inputs_embeds=prompt.inputs_embeds,
@@ -273,40 +284,43 @@ class AOTLlavaOnevisionForConditionalGeneration(LlavaOnevisionForConditionalGene
         return outputs
 
     @torch.no_grad()
-    @wraps(LlavaOnevisionForConditionalGeneration.generate)
+    @called_as(LlavaOnevisionForConditionalGeneration.generate)
     def generate(
         self,
+        *,
         inputs: Tensor | None = None,
         generation_config: GenerationConfig | None = None,
-        *args,
         input_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
         pixel_values_videos: Tensor | None = None,
+        image_sizes_videos: Tensor | None = None,
         vision_feature_layer: int | list[int] | None = None,
         vision_feature_select_strategy: str | None = None,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
         **kwargs,
     ):
+        refuse_config_fields(kwargs)
         input_ids = inputs if input_ids is None else input_ids
         written = prompt = Prompt(input_ids, inputs_embeds, attention_mask, position_ids)
         cached, new = written.split_after(count_cached_columns(kwargs.values()))
         options = GenerationOptions(kwargs, generation_config, self.generation_config)
         mm_encoder_outputs = dict(mm_encoder_outputs or {})
+        of_layers = (vision_feature_layer, vision_feature_select_strategy)
         is_encoded = mm_encoder_outputs.get("video") is not None
         if pixel_values_videos is not None or is_encoded:
             check_chunked_prefill(options)
         if pixel_values_videos is not None and not is_encoded:
             fitted, mm_encoder_outputs["video"] = encode_videos(
-                self.model, new, pixel_values_videos, vision_feature_layer, vision_feature_select_strategy
+                self.model, new, pixel_values_videos, image_sizes_videos, *of_layers
             )
             pixel_values_videos = None
             if fitted is not new:
                 prompt = fitted.behind(cached)
-                kwargs |= options.lengths_without(written.num_columns - prompt.num_columns)
+                generation_config, kwargs = options.with_prompt_shortened(written.num_columns - prompt.num_columns)
         elif not is_encoded:
-            check_no_video_is_missing(new.input_ids, self.config.video_token_id)
+            check_no_video_is_missing(self.model, new)
         given = {
             "input_ids": prompt.input_ids,
             "inputs_embeds": prompt.inputs_embeds,
@@ -318,7 +332,7 @@ class AOTLlavaOnevisionForConditionalGeneration(LlavaOnevisionForConditionalGene
             "mm_encoder_outputs": mm_encoder_outputs,
         }
         given = {name: value for name, value in given.items() if value is not None}
-        output = super().generate(None, generation_config, *args, **given, **kwargs)
+        output = super().generate(generation_config=generation_config, **given, **kwargs)
         if prompt is written:
             return output
         mark_as_fitted(kwargs.values())

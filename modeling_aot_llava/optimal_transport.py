@@ -114,7 +114,7 @@ def _sinkhorn(
             sources = torch.where(running, steps.scale_sources(anchors), sources)
         change = (steps.values(sources.detach()) - steps.values(previous.detach())).abs()
         running = running & ~((change * is_source).sum(-1, keepdim=True) < tolerance * num_sources)
-        if iteration == next_question:
+        if iteration == next_question and not torch.compiler.is_compiling():  # an exported program cannot ask
             if not running.any():
                 break
             next_question *= 2

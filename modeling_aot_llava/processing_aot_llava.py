@@ -1,5 +1,6 @@
 """A LLaVA-OneVision processor that writes as many video placeholders as AOT keeps tokens."""
 
+import inspect
 import math
 import numbers
 import os
@@ -14,9 +15,10 @@ from transformers import (
     Qwen2Tokenizer,
 )
 from transformers.processing_utils import MultiModalData, ProcessingKwargs, VideosKwargs
-from transformers.video_utils import VideoInput, make_batched_videos
+from transformers.video_utils import VideoInput
 
 from .error_texts import show
+from .keyword_check import check_keywords, keywords_of_call
 from .llava_video_checkpoint import (
     CHAT_TEMPLATE,
     IMAGE_TOKEN_ID,
@@ -34,10 +36,18 @@ from .token_budget import (
     newline_places,
     pooled_grid_size,
 )
-from .unread_videos import as_strings, read_unread
+from .unread_videos import as_strings, make_pixel_values
+from .video_limits import VideoLimits
+from .vllm_serving import is_called_by_vllm, tells_vllm
 
 if TYPE_CHECKING:  # transformers too old for this code copies the modules named in this file alone; it shall say so
-    from .video_decoding import decode_frames as decode_frames
+    from .frame_preparation import store_maker as store_maker
+    from .mp4_boxes import stated_end as stated_end
+    from .parallel_decoding import decode_frames as decode_frames
+    from .upright_frames import UprightFrames as UprightFrames
+    from .video_contents import is_text as is_text
+    from .video_decoding import decode_run as decode_run
+    from .video_download import download as download
     from .video_index import FrameIndex as FrameIndex
     from .video_reading import read_video as read_video
     from .video_sources import Source as Source
@@ -54,22 +64,29 @@ SETTINGS = (
     "mm_newline_position",
     "aot_newline_position",
     "add_time_instruction",
+    "video_limits",
 )
 
 # How many tokens of each video to keep, newline not counted: an argument of the model's `get_video_features`.
 KEPT_VIDEO_TOKENS = "kept_video_tokens"
+# Height and width of each frame: an argument that the stock model takes, too, and leaves unread. It tells AOT's that
+# the call has asked for as many tokens as there are placeholders; without it, a full prompt is the stock processor's.
+FRAME_SIZES = "image_sizes_videos"
 
 
 class AOTLlavaOnevisionVideosKwargs(VideosKwargs, total=False):
     """
     retention_ratio (`float`, *optional*):
-        Share of the video tokens to keep in this call, instead of the processor's.
+        Share of the video tokens to keep in this call, instead of the processor's; 1 or more keeps all.
     add_time_instruction (`bool`, *optional*):
         Whether the times of the frames follow the video in this call, instead of the processor's.
+    video_limits (`dict`, *optional*):
+        What is refused of the videos of this call, instead of the processor's.
     """
 
     retention_ratio: Any
     add_time_instruction: bool | None
+    video_limits: Any
     num_frames: numbers.Integral | None
     fps: numbers.Real | None
 
@@ -88,8 +105,10 @@ class AOTLlavaOnevisionProcessor(LlavaOnevisionProcessor):
     Changes to the parent class:
     - a video gets exactly as many placeholders as it has tokens, newline tokens included: for LLaVA-OneVision B + 1,
       for LLaVA-Video B and one for each row of each frame. B follows from `retention_ratio`; the model keeps as many
-      tokens as the prompt has placeholders for. With `retention_ratio >= 1` it gets all of them, which tells the model
-      to use its own config's ratio.
+      tokens as the prompt has placeholders for: all of them with `retention_ratio >= 1`, or one that rounds to all.
+    - `image_sizes_videos`, (videos, F, 2), height and width of each frame, is returned where the call names a ratio or
+      keeps all tokens. It tells the model that this count was asked for; a full prompt without it is taken for the
+      stock processor's, and cut down to the model's own ratio. The stock model takes it, too, and leaves it unread.
     - videos that are not decoded yet are read with PyAV: `num_frames` frames, uniformly from the first to the last.
       They may be given as all that [`~video_reading.read_video`] takes: path, `file://`, `http(s)://` or `data:`
       address, bytes, `io.BytesIO`, folder of frame pictures; here and in a conversation alike.
@@ -99,7 +118,7 @@ class AOTLlavaOnevisionProcessor(LlavaOnevisionProcessor):
         image_token, video_token, vision_aspect_ratio:
             as in the parent class.
         retention_ratio (`float`, *optional*, defaults to 0.1):
-            Share of the video tokens to keep; also a keyword of each call.
+            Share of the video tokens to keep, 1 or more for all; also a keyword of each call.
         num_clips (`int`, *optional*, defaults to 8):
             `num_clips` of the model's config: B is never less than the number of clips.
         num_frames (`int`, *optional*, defaults to 32):
@@ -110,6 +129,9 @@ class AOTLlavaOnevisionProcessor(LlavaOnevisionProcessor):
         add_time_instruction (`bool`, *optional*, defaults to `False`):
             Whether LLaVA-Video's sentence about the video's duration and the times of its frames follows the video;
             also a keyword of each call.
+        video_limits (`dict`, *optional*):
+            What is refused of videos that are read, as `{"max_bytes": 10**8, "public_addresses_only": True}`: the
+            fields of [`~video_limits.VideoLimits`]; also a keyword of each call.
     """
 
     valid_processor_kwargs = AOTLlavaOnevisionProcessorKwargs
@@ -134,6 +156,7 @@ class AOTLlavaOnevisionProcessor(LlavaOnevisionProcessor):
         mm_newline_position="one_token",
         aot_newline_position=None,
         add_time_instruction=False,
+        video_limits=None,
         **kwargs,
     ):
         self.retention_ratio = retention_ratio
@@ -143,6 +166,8 @@ class AOTLlavaOnevisionProcessor(LlavaOnevisionProcessor):
         self.mm_newline_position = mm_newline_position
         self.aot_newline_position = aot_newline_position
         self.add_time_instruction = add_time_instruction
+        VideoLimits.of(video_limits)  # raises before a video is read
+        self.video_limits = video_limits
         _add_missing_tokens(tokenizer, (image_token, video_token))
         super().__init__(
             image_processor,
@@ -168,7 +193,11 @@ class AOTLlavaOnevisionProcessor(LlavaOnevisionProcessor):
 
         An original LLaVA-Video checkpoint, which has no processor but only a tokenizer, gives the processor that
         belongs to it.
+
+        Raises:
+            TypeError: if a keyword is unknown and much like a setting of this class.
         """
+        check_keywords(kwargs, {*inspect.signature(cls).parameters, *keywords_of_call(cls)}, SETTINGS)
         settings = {name: kwargs.pop(name) for name in SETTINGS if name in kwargs}
         if not cls.get_processor_dict(pretrained_model_name_or_path, **kwargs)[0]:
             config, _ = LlavaOnevisionConfig.get_config_dict(pretrained_model_name_or_path, **kwargs)
@@ -207,13 +236,16 @@ class AOTLlavaOnevisionProcessor(LlavaOnevisionProcessor):
         """Like the parent's; what is yet to be read gets the form that the parent's checks let pass."""
         return super().prepare_inputs_layout(images=images, text=text, videos=as_strings(videos), **kwargs)
 
+    @tells_vllm
     def __call__(self, images=None, text=None, videos=None, audio=None, **kwargs):
+        own = AOTLlavaOnevisionVideosKwargs.__annotations__.keys() - VideosKwargs.__annotations__ | {"num_frames"}
+        check_keywords(kwargs, keywords_of_call(self), sorted(own), is_strict=is_called_by_vllm(kwargs))
         inputs = super().__call__(images=images, text=text, videos=videos, audio=audio, **kwargs)
         # vLLM asks where the placeholders are, and the model is told there how many tokens to keep. So do assistant
         # masks, together with the offsets of tokens; those inputs go to `forward`, which sees the placeholders.
         is_for_vllm = "text_replacement_offsets" in inputs and "offset_mapping" not in inputs
+        inputs.pop(FRAME_SIZES if is_for_vllm else KEPT_VIDEO_TOKENS, None)
         if not is_for_vllm:
-            inputs.pop(KEPT_VIDEO_TOKENS, None)
             _check_videos_fit_together(inputs)
         return inputs
 
@@ -222,16 +254,18 @@ class AOTLlavaOnevisionProcessor(LlavaOnevisionProcessor):
         videos: VideoInput,
         retention_ratio: float | None = None,
         add_time_instruction: bool | None = None,
+        video_limits: dict[str, Any] | None = None,
         **kwargs,
     ):
         self._count_placeholders(1, retention_ratio)  # raises before any video is read
         kwargs = {name: plain(value) if name in ("num_frames", "fps") else value for name, value in kwargs.items()}
-        num_videos = len(make_batched_videos(videos))
-        videos, kwargs = read_unread(videos, kwargs, self.num_frames)
+        limits = VideoLimits.of(self.video_limits if video_limits is None else video_limits)
         return_tensors = kwargs.pop("return_tensors", None)
         add_times = self.add_time_instruction if add_time_instruction is None else add_time_instruction
         returns_metadata = kwargs.pop("return_metadata", False)
-        processed_videos = self.video_processor(videos, return_metadata=returns_metadata or add_times, **kwargs)
+        kwargs["return_metadata"] = returns_metadata or add_times
+        processed_videos = make_pixel_values(self.video_processor, videos, kwargs, self.num_frames, limits)
+        num_videos = len(processed_videos["pixel_values_videos"])
         if len({len(video) for video in processed_videos["pixel_values_videos"]}) == 1:
             processed_videos.convert_to_tensors(return_tensors)
         replacements = [
@@ -243,9 +277,12 @@ class AOTLlavaOnevisionProcessor(LlavaOnevisionProcessor):
             replacements = [video + sentence for video, sentence in zip(replacements, sentences)]
             if not returns_metadata:
                 processed_videos.pop("video_metadata")
-        processed_videos[KEPT_VIDEO_TOKENS] = [
-            self._count_video_tokens(len(video), retention_ratio) for video in processed_videos["pixel_values_videos"]
-        ]
+        pixels = processed_videos["pixel_values_videos"]
+        counts = [self._count_video_tokens(len(video), retention_ratio) for video in pixels]
+        processed_videos[KEPT_VIDEO_TOKENS] = counts
+        keeps_all = any(count == len(video) * self._pooled_grid_size**2 for count, video in zip(counts, pixels))
+        if retention_ratio is not None or keeps_all:
+            processed_videos[FRAME_SIZES] = [[list(frame.shape[-2:]) for frame in video] for video in pixels]
         return processed_videos, replacements
 
     def replace_video_token(

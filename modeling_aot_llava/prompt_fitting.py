@@ -8,7 +8,10 @@ from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import logging
 
-from .prompt_layout import Prompt, find_placeholder_spans, tokens_to_keep
+from .kept_video_tokens import keeps_all_tokens, tokens_to_keep, warn_of_other_ratio
+from .offloading import own_parameters_loaded
+from .placeholder_spans import find_placeholder_spans
+from .prompt import Prompt
 
 logger = logging.get_logger(__name__)
 
@@ -18,18 +21,22 @@ def encode_videos(
     model,
     prompt: Prompt,
     pixel_values_videos: Tensor,
+    image_sizes_videos: Tensor | None = None,
     vision_feature_layer: int | list[int] | None = None,
     vision_feature_select_strategy: str | None = None,
 ) -> tuple[Prompt, BaseModelOutputWithPooling]:
     """Encodes the videos, and fits the prompt where it has not as many placeholders as there are tokens then.
 
     Each video keeps as many tokens as it has placeholders, less those for newlines. A video with the full,
-    uncompressed count is cut down to `config.retention_ratio`.
+    uncompressed count keeps all of them if the call of the processor asked for that, and is cut down to
+    `config.retention_ratio` if the stock processor wrote it.
 
     Args:
         model: an `AOTLlavaOnevisionModel`.
-        prompt: the part of the prompt that is not in a cache yet.
+        prompt: the part of the prompt that is not in a cache yet. While the model is exported, whose program cannot
+            depend on what the prompt says, it must have the count of `config.retention_ratio`.
         pixel_values_videos, vision_feature_layer, vision_feature_select_strategy: as in `get_video_features`.
+        image_sizes_videos: by which `AOTLlavaOnevisionProcessor` says that the count is the one that was asked for.
 
     Returns:
         The prompt itself where its placeholders are right, else a fitted one; and the encoded videos.
@@ -45,18 +52,20 @@ def encode_videos(
         )
     if prompt.input_ids is None and prompt.inputs_embeds is None:
         raise ValueError("`input_ids` and `inputs_embeds` are both None: pass one of them beside the video.")
-    # The parent's way to tell placeholders apart: by their ids or, where only embeddings came, by theirs.
-    embeds = prompt.input_ids.unsqueeze(-1) if prompt.inputs_embeds is None else prompt.inputs_embeds
-    _, is_video = model.get_placeholder_mask(prompt.input_ids, inputs_embeds=embeds)
-    spans = find_placeholder_spans(is_video.squeeze(-1), len(pixel_values_videos))
-    num_frames = pixel_values_videos.shape[1]
-    counts = tokens_to_keep(spans, num_frames, model.config)
     of_layers = (vision_feature_layer, vision_feature_select_strategy)
-    if keeps_all_tokens(counts, num_frames, model.config):
-        video = model.get_video_features(pixel_values_videos, *of_layers, counts, return_dict=True)
-    else:  # without the vision tower's own states, which would stay in memory as long as the answer is written
-        compressed = model.compress_videos(pixel_values_videos, *of_layers, counts)
-        video = BaseModelOutputWithPooling(pooler_output=model.with_newlines(compressed))
+    if torch.compiler.is_compiling():
+        return prompt, model.get_video_features(pixel_values_videos, *of_layers, return_dict=True)
+    spans = find_placeholder_spans(_is_placeholder(model, prompt), len(pixel_values_videos))
+    num_frames, is_asked_for = pixel_values_videos.shape[1], image_sizes_videos is not None
+    counts = tokens_to_keep(spans, num_frames, model.config, is_asked_for)
+    if not is_asked_for:
+        warn_of_other_ratio(counts, num_frames, model.config)
+    with own_parameters_loaded(model):
+        if keeps_all_tokens(counts, num_frames, model.config):
+            video = model.get_video_features(pixel_values_videos, *of_layers, counts, return_dict=True)
+        else:  # without the vision tower's own states, which would stay in memory as long as the answer is written
+            compressed = model.compress_videos(pixel_values_videos, *of_layers, counts)
+            video = BaseModelOutputWithPooling(pooler_output=model.with_newlines(compressed))
     lengths = [len(tokens) for tokens in video.pooler_output]
     if lengths == [span.length for span in spans]:
         return prompt, video
@@ -69,12 +78,49 @@ def encode_videos(
     return prompt.with_lengths(spans, lengths, model.config.text_config.pad_token_id or 0), video
 
 
-def keeps_all_tokens(kept_video_tokens: list[int | None] | None, num_frames: int, config) -> bool:
-    """Whether AOT has nothing to do: all tokens are asked for, by the counts or by the config's ratio (None)."""
-    full_count = num_frames * config.pooled_grid_size**2
-    kept_of_ratio = full_count if config.retention_ratio >= 1 else None
-    counts = [kept_of_ratio if count is None else count for count in kept_video_tokens or [None]]
-    return all(count == full_count for count in counts)
+@torch.compiler.disable
+def encode_images(
+    model,
+    pixel_values: Tensor,
+    image_sizes: Tensor | None,
+    vision_feature_layer: int | list[int] | None,
+    vision_feature_select_strategy: str | None,
+    vision_aspect_ratio: str | None,
+    batch_num_images: Tensor | None,
+) -> BaseModelOutputWithPooling:
+    """The parent's image features, beside a video; arguments as in its `get_image_features`."""
+    with own_parameters_loaded(model):
+        return model.get_image_features(
+            pixel_values,
+            image_sizes,
+            vision_feature_layer=vision_feature_layer,
+            vision_feature_select_strategy=vision_feature_select_strategy,
+            vision_aspect_ratio=vision_aspect_ratio,
+            batch_num_images=batch_num_images,
+            return_dict=True,
+        )
+
+
+def check_no_video_is_missing(model, prompt: Prompt) -> None:
+    """Raises `ValueError` if a prompt has placeholders for videos that did not come with it.
+
+    Where embeddings came, the video may be in them: then those are looked at, and not the ids beside them.
+    """
+    if torch.compiler.is_compiling() or (prompt.input_ids is None and prompt.inputs_embeds is None):
+        return  # to look would break the graph
+    by_what_is_run = prompt if prompt.inputs_embeds is None else replace(prompt, input_ids=None)
+    num_placeholders = int(_is_placeholder(model, by_what_is_run).sum())
+    if num_placeholders:
+        raise ValueError(
+            f"The prompt has {num_placeholders} video placeholders, but `pixel_values_videos` is None, so the model "
+            "would answer blindly. Pass all that the processor returned; a data collator must keep it, too."
+        )
+
+
+def _is_placeholder(model, prompt: Prompt) -> Tensor:
+    # The parent's way to tell placeholders apart: by their ids or, where only embeddings came, by theirs.
+    embeds = prompt.input_ids.unsqueeze(-1) if prompt.inputs_embeds is None else prompt.inputs_embeds
+    return model.get_placeholder_mask(prompt.input_ids, inputs_embeds=embeds)[1].squeeze(-1)
 
 
 def as_one_tensor(mm_encoder_outputs: dict[str, Any] | None) -> dict[str, Any] | None:

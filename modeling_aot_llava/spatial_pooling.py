@@ -2,7 +2,7 @@
 
 And its newline tokens among the pooled ones.
 
-F frames, N = G * G patches, P pooled positions, D channels, M anchors, n positions that a frame keeps.
+F frames, N patches, P pooled positions, D channels, M anchors, n positions that a frame keeps.
 """
 
 import math
@@ -13,31 +13,47 @@ from torch.nn import functional
 
 from .exact_products import exact_product, exact_sum_with_product
 
-# Coverages that differ by less are rounding of the same number: bilinear weights are multiples of 1 / (G + 1)**2.
-COVERAGE_STEP = 1e-5
-
 
 def pool_grid(grid: Tensor, mode: str) -> Tensor:
-    """The base model's spatial pooling to half the grid's side: (n, channels, G, G) -> (n, channels, side, side).
+    """The base model's spatial pooling to half the sides of a grid: (n, channels, height, width) -> the same form.
 
-    `"bilinear"` (LLaVA-OneVision) rounds the side up; `"average"` (LLaVA-Video) takes the mean of 2 x 2 patches, those
-    of an odd grid's last row and column left out.
+    `"bilinear"` (LLaVA-OneVision) rounds a side up; `"average"` (LLaVA-Video) takes the mean of 2 x 2 patches, those
+    of an odd grid's last row and column left out; `"none"` leaves the grid as it is.
     """
+    if mode == "none":
+        return grid
     if mode == "average":
         return functional.avg_pool2d(grid, kernel_size=2)
-    side = math.ceil(grid.shape[-1] / 2)
-    return functional.interpolate(grid, size=(side, side), mode="bilinear")
+    height, width = (math.ceil(side / 2) for side in grid.shape[-2:])
+    return functional.interpolate(grid, size=(height, width), mode="bilinear")
 
 
-def pooling_matrix(grid: int, device: torch.device | str = "cpu", mode: str = "bilinear") -> Tensor:
-    """The base model's spatial pooling as a matrix (P, N); see `pool_grid`."""
-    one_hot_patches = torch.eye(grid * grid, dtype=torch.float32, device=device).view(grid * grid, 1, grid, grid)
-    return pool_grid(one_hot_patches, mode).flatten(1).T
+def pooling_matrix(grid: int | tuple[int, int], device: torch.device | str = "cpu", mode: str = "bilinear") -> Tensor:
+    """The base model's spatial pooling as a matrix (P, N); see `pool_grid`.
+
+    Args:
+        grid: height and width of the patch grid, or its side.
+    """
+    height, width = (grid, grid) if isinstance(grid, int) else grid
+    one_hot = torch.eye(height * width, dtype=torch.float32, device=device)
+    return pool_grid(one_hot.view(-1, 1, height, width), mode).flatten(1).T
+
+
+def coverage_steps(num_pooled: int) -> int:
+    """How many steps make a pooled position covered as a whole: 4 P, of which every pooling weight is a whole number.
+
+    For the weights are multiples of 1 / 4 where the pooled grid has half the side, G / 2, and for bilinear pooling of
+    an odd grid, to (G + 1) / 2, products of two multiples of 1 / (G + 1).
+    """
+    return 4 * num_pooled
 
 
 def coverage_of(is_anchor: Tensor, pooling: Tensor) -> Tensor:
-    """How much of each pooled position the anchors cover, in whole steps of `COVERAGE_STEP`: (F, N) -> (F, P)."""
-    return (exact_product(is_anchor.float(), pooling.T) / COVERAGE_STEP).round()
+    """How much of each pooled position the anchors cover, in whole `coverage_steps`: (F, N) -> (F, P).
+
+    Whole numbers are summed exactly, so that positions which are covered equally compare equal.
+    """
+    return exact_product(is_anchor.float(), (pooling.T * coverage_steps(len(pooling))).round())
 
 
 def pool_kept_positions(

@@ -12,12 +12,12 @@
 
 Where the authors' released program does otherwise than the paper, a recipe decides: paper_recipe, released_recipe.
 
-F frames, N = G * G patches, P pooled positions, D channels, M anchors, K clips; n is the number of tokens that a frame
+F frames, N patches, P pooled positions, D channels, M anchors, K clips; n is the number of tokens that a frame
 keeps in step 3 (M_p; padded to the largest frame in the released recipe).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 import torch
@@ -29,6 +29,7 @@ from .frame_clips import dynamic_clip_lengths
 from .inter_frame_transport import merge_along_time
 from .intra_frame_transport import aggregate_within_frames
 from .paper_recipe import PaperRecipe
+from .recipe import Recipe
 from .released_recipe import ReleasedRecipe
 from .spatial_pooling import insert_newlines, pool_kept_positions, pooling_matrix
 from .token_anchors import (
@@ -38,7 +39,7 @@ from .token_anchors import (
     true_positions,
     true_positions_first,
 )
-from .token_budget import TokenBudget, newline_places, plan_token_budget
+from .token_budget import FrameGrid, TokenBudget, newline_places, plan_token_budget
 
 
 @dataclass
@@ -81,12 +82,14 @@ class FrameTokens:
         anchors: token anchors on the patch grid, masks of (F, N).
         pooled_kept: (F, P) bool, the pooled positions of the tokens.
         dtype: that of the patch features, which the video's tokens will have again.
+        num_compared: the first channels, by which tokens are compared; None for all.
     """
 
     tokens: Tensor
     anchors: TokenAnchors
     pooled_kept: Tensor
     dtype: torch.dtype
+    num_compared: int | None = None
 
     @classmethod
     def join(cls, parts: Sequence["FrameTokens"]) -> "FrameTokens":
@@ -100,7 +103,8 @@ class FrameTokens:
             global_=torch.cat([part.anchors.global_ for part in parts]),
             count=parts[0].anchors.count,
         )
-        return cls(torch.cat(padded), anchors, torch.cat([part.pooled_kept for part in parts]), parts[0].dtype)
+        pooled_kept = torch.cat([part.pooled_kept for part in parts])
+        return replace(parts[0], tokens=torch.cat(padded), anchors=anchors, pooled_kept=pooled_kept)
 
 
 def compress_video_features(
@@ -151,6 +155,7 @@ def compress_frames(
     budget: TokenBudget,
     config,
     first_frame: int = 0,
+    num_compared: int | None = None,
 ) -> FrameTokens:
     """Steps 1 to 3: what some frames of a video keep before they are compared with each other.
 
@@ -158,11 +163,13 @@ def compress_frames(
         patch_features, local_attention, global_attention: as in `compress_video_features`, of these frames.
         budget: that of the whole video.
         first_frame: where these frames begin in the video.
+        num_compared: channels beyond so many ride along: they are folded with the same weights, but say nothing of
+            how alike tokens are. By default all are compared.
 
     Raises:
         ValueError: if the config does not fit the shapes.
     """
-    _check_shapes(patch_features, local_attention, global_attention, config)
+    _check_shapes(patch_features, local_attention, global_attention, budget.grid)
     with without_autocast(patch_features.device):
         features, global_attention = patch_features.float(), global_attention.float()
         recipe = recipe_of(config, budget)
@@ -170,13 +177,15 @@ def compress_frames(
         is_anchor = anchors.all
         anchor_index, source_index = true_positions_first(is_anchor).tensor_split([anchors.count], dim=1)
         old_anchors = _take(features, anchor_index)
-        new_anchors = aggregate_within_frames(features, old_anchors, anchor_index, source_index, config, recipe)
+        new_anchors = aggregate_within_frames(
+            features, old_anchors, anchor_index, source_index, config, recipe, num_compared
+        )
 
-        pooling = pooling_matrix(config.patch_grid_size, features.device, config.mm_spatial_pool_mode)
+        pooling = pooling_matrix(budget.grid.patches, features.device, budget.grid.pooling)
         kept = recipe.choose_pooled_positions(is_anchor, global_attention, pooling)
         index, _ = recipe.positions(kept)
         tokens = pool_kept_positions(features, new_anchors - old_anchors, anchor_index, index, pooling)
-    return FrameTokens(tokens=tokens, anchors=anchors, pooled_kept=kept, dtype=patch_features.dtype)
+    return FrameTokens(tokens, anchors, pooled_kept=kept, dtype=patch_features.dtype, num_compared=num_compared)
 
 
 def compress_along_time(
@@ -193,7 +202,9 @@ def compress_along_time(
             budget = budget.with_clips(_dynamic_clips(frame_features, budget, config))
         recipe = recipe_of(config, budget)
         index, token_mask = recipe.positions(frames.pooled_kept)
-        video_tokens, changed = merge_along_time(frames.tokens, token_mask, budget, config, recipe)
+        video_tokens, changed = merge_along_time(
+            frames.tokens, token_mask, budget, config, recipe, frames.num_compared
+        )
     return VideoTokens(
         tokens=video_tokens.to(frames.dtype),
         anchors=frames.anchors,
@@ -227,7 +238,7 @@ def with_base_newlines(videos: Tensor, newline: Tensor, config) -> Tensor:
     return torch.stack([insert_newlines(tokens, places, newline, ends) for tokens in videos])
 
 
-def recipe_of(config, budget: TokenBudget) -> PaperRecipe:
+def recipe_of(config, budget: TokenBudget) -> Recipe:
     """The recipe that the config names, for one video. Nothing else asks for the name."""
     return (ReleasedRecipe if config.recipe == "released" else PaperRecipe)(config, budget)
 
@@ -237,7 +248,7 @@ def _choose_anchors(
     global_attention: Tensor,
     budget: TokenBudget,
     config,
-    recipe: PaperRecipe,
+    recipe: Recipe,
     first_frame: int,
 ) -> TokenAnchors:
     if config.anchor_selection == "random":
@@ -251,6 +262,7 @@ def _choose_anchors(
         window_size=config.local_window_size,
         local_ratio=config.local_anchor_ratio,
         fill_up=recipe.fills_up_anchors,
+        grid=budget.grid.patches,
     )
 
 
@@ -267,12 +279,12 @@ def _take(features: Tensor, index: Tensor) -> Tensor:
     return features.gather(1, index.unsqueeze(-1).expand(-1, -1, features.shape[-1]))
 
 
-def _check_shapes(patch_features: Tensor, local_attention: Tensor, global_attention: Tensor, config) -> None:
+def _check_shapes(patch_features: Tensor, local_attention: Tensor, global_attention: Tensor, grid: FrameGrid) -> None:
     num_frames, num_patches = patch_features.shape[:2]
-    grid = config.patch_grid_size
-    if num_patches != grid * grid:
+    if num_patches != grid.num_patches:
+        height, width = grid.patches
         raise ValueError(
-            f"`patch_features` has {num_patches} patches a frame, but the config's vision tower has {grid} x {grid}."
+            f"`patch_features` has {num_patches} patches a frame, but the vision tower makes {height} x {width}."
         )
     for name, attention in (("local_attention", local_attention), ("global_attention", global_attention)):
         if attention.shape != (num_frames, num_patches):

@@ -88,23 +88,25 @@ def select_token_anchors(
     window_size: int,
     local_ratio: float,
     fill_up: bool = True,
+    grid: tuple[int, int] | None = None,
 ) -> TokenAnchors:
     """Chooses M anchors a frame: the best of each local window, then the best of the rest (Eq. 8).
 
     Equal scores: the patch of lower index wins.
 
     Args:
-        local_attention: (F, N) scores that rank the patches of a window; N must be a square number.
+        local_attention: (F, N) scores that rank the patches of a window.
         global_attention: (F, N) scores that rank all patches.
         num_anchors: M, from 1 to N.
         window_size: side of the non-overlapping windows; those at the edge are smaller where the grid does not divide.
         local_ratio: share of the anchors that is chosen locally.
         fill_up: give the places that the windows leave over (M * local_ratio does not divide by their number, or a
             window is too small) to global anchors, so that a frame has exactly M; the released program does not.
+        grid: height and width of the patch grid; by default it is square.
     """
-    grid = math.isqrt(local_attention.shape[-1])
+    grid = grid or (math.isqrt(local_attention.shape[-1]),) * 2
     local_budget = math.floor(num_anchors * local_ratio)
-    per_window = local_budget // math.ceil(grid / window_size) ** 2
+    per_window = local_budget // math.prod(math.ceil(side / window_size) for side in grid)
     num_local = _count_local_anchors(grid, window_size, per_window)
     num_global = num_anchors - (num_local if fill_up else local_budget)
     local = _best_of_each_window(local_attention, grid, window_size, per_window)
@@ -155,16 +157,17 @@ def true_positions_first(mask: Tensor) -> Tensor:
     return mask.to(torch.uint8).sort(dim=-1, descending=True, stable=True).indices
 
 
-def _best_of_each_window(scores: Tensor, grid: int, window_size: int, per_window: int) -> Tensor:
-    num_frames, side = scores.shape[0], math.ceil(grid / window_size)
-    missing = side * window_size - grid
-    padded = functional.pad(scores.view(-1, grid, grid), (0, missing, 0, missing), value=-math.inf)
-    windows = padded.view(num_frames, side, window_size, side, window_size).transpose(2, 3)
+def _best_of_each_window(scores: Tensor, grid: tuple[int, int], window_size: int, per_window: int) -> Tensor:
+    height, width = grid
+    rows, columns = (math.ceil(side / window_size) for side in grid)
+    missing = (0, columns * window_size - width, 0, rows * window_size - height)
+    padded = functional.pad(scores.view(-1, height, width), missing, value=-math.inf)
+    windows = padded.view(-1, rows, window_size, columns, window_size).transpose(2, 3)
     chosen = best(windows.flatten(3), per_window) & (windows.flatten(3) > -math.inf)
     chosen = chosen.view(windows.shape).transpose(2, 3).reshape(padded.shape)
-    return chosen[:, :grid, :grid].flatten(1)
+    return chosen[:, :height, :width].flatten(1)
 
 
-def _count_local_anchors(grid: int, window_size: int, per_window: int) -> int:
-    sides = [min(window_size, grid - start) for start in range(0, grid, window_size)]
-    return sum(min(per_window, height * width) for height in sides for width in sides)
+def _count_local_anchors(grid: tuple[int, int], window_size: int, per_window: int) -> int:
+    heights, widths = ([min(window_size, side - start) for start in range(0, side, window_size)] for side in grid)
+    return sum(min(per_window, height * width) for height in heights for width in widths)

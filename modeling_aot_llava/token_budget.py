@@ -6,18 +6,49 @@ any pixel is seen, and nothing downstream has to know that tokens were reduced.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .error_texts import show
 from .plain_numbers import is_integer, is_number
 
 # Sec. 7: anchors a frame at each retention ratio, on a 27 x 27 patch grid, by the base model's pooling: bilinear is
-# LLaVA-OneVision with 32 frames, average is LLaVA-Video with 64.
+# LLaVA-OneVision with 32 frames, average is LLaVA-Video with 64. Models without pooling are not in the paper; they get
+# LLaVA-OneVision's share of a frame's tokens.
 PAPER_PATCHES = 729
 PAPER_ANCHORS = {
     "bilinear": ((0.0, 0), (0.10, 126), (0.15, 144), (0.20, 196), (0.25, 205), (1.0, 729)),
+    "none": ((0.0, 0), (0.10, 126), (0.15, 144), (0.20, 196), (0.25, 205), (1.0, 729)),
     "average": ((0.0, 0), (0.10, 108), (0.15, 144), (0.20, 176), (0.25, 198), (1.0, 729)),
 }
+
+
+@dataclass(frozen=True)
+class FrameGrid:
+    """The patches of a frame, and what the base model's spatial pooling leaves of them.
+
+    Attributes:
+        patches: height and width of the grid on which anchors are chosen; N is their product.
+        pooling: `"bilinear"`, `"average"` or `"none"`, see `spatial_pooling.pool_grid`.
+    """
+
+    patches: tuple[int, int]
+    pooling: str
+
+    @property
+    def pooled(self) -> tuple[int, int]:
+        """Height and width after pooling."""
+        height, width = (pooled_grid_size(side, self.pooling) for side in self.patches)
+        return height, width
+
+    @property
+    def num_patches(self) -> int:
+        """N."""
+        return math.prod(self.patches)
+
+    @property
+    def num_pooled(self) -> int:
+        """P."""
+        return math.prod(self.pooled)
 
 
 @dataclass(frozen=True)
@@ -25,6 +56,7 @@ class TokenBudget:
     """The plan of one video of F frames.
 
     Attributes:
+        grid: of each frame.
         num_video_tokens: B, tokens that reach the language model, newline tokens not counted.
         clip_lengths: frames of each of the K clips; they sum to F.
         patch_anchors: M, token anchors a frame on the patch grid.
@@ -32,6 +64,7 @@ class TokenBudget:
         kept_per_frame: F counts that sum to B: M_p for a clip's first frame, the quota of a later one.
     """
 
+    grid: FrameGrid
     num_video_tokens: int
     clip_lengths: tuple[int, ...]
     patch_anchors: int
@@ -41,35 +74,34 @@ class TokenBudget:
     def with_clips(self, clip_lengths: tuple[int, ...]) -> "TokenBudget":
         """The same budget spent on other clips, whose number may differ but must be affordable: K * M_p <= B."""
         rest = self.num_video_tokens - len(clip_lengths) * self.pooled_anchors
-        return TokenBudget(
-            num_video_tokens=self.num_video_tokens,
-            clip_lengths=clip_lengths,
-            patch_anchors=self.patch_anchors,
-            pooled_anchors=self.pooled_anchors,
-            kept_per_frame=_kept_per_frame(clip_lengths, self.pooled_anchors, rest),
-        )
+        kept_per_frame = _kept_per_frame(clip_lengths, self.pooled_anchors, rest)
+        return replace(self, clip_lengths=clip_lengths, kept_per_frame=kept_per_frame)
 
 
-def plan_token_budget(config, num_frames: int, num_video_tokens: int | None = None) -> TokenBudget:
+def plan_token_budget(
+    config, num_frames: int, num_video_tokens: int | None = None, grid: FrameGrid | None = None
+) -> TokenBudget:
     """Plans how many tokens a video keeps (Sec. 4.1 and 7; ALGORITHM.md section 7).
 
     Args:
-        config: an `AOTLlavaOnevisionConfig`; it is validated.
+        config: with the AOT fields; it is validated.
         num_frames: F, at least 1.
         num_video_tokens: B as the prompt has it; by default B follows from `config.retention_ratio`.
+        grid: of each frame; by default `config.frame_grid`, where all videos have the same.
 
     Raises:
         ValueError: if the config is invalid, or there is no plan for these numbers.
     """
     config.validate_aot()
-    patches, pooled = config.patch_grid_size**2, config.pooled_grid_size**2
+    grid = config.frame_grid if grid is None else grid
+    pooled = grid.num_pooled
     configured = count_video_tokens(num_frames, config.retention_ratio, pooled, config.num_clips)
     retention_ratio = min(config.retention_ratio, 1.0)
     if num_video_tokens is None:
         num_video_tokens = configured
-    elif not 1 <= num_video_tokens <= num_frames * pooled:
+    elif not is_integer(num_video_tokens) or not 1 <= num_video_tokens <= num_frames * pooled:
         raise ValueError(
-            f"`num_video_tokens` is {num_video_tokens}, but a video of {num_frames} frames has from 1 to "
+            f"`num_video_tokens` is {show(num_video_tokens)}, but a video of {num_frames} frames has from 1 to "
             f"{num_frames * pooled} tokens."
         )
     elif num_video_tokens != configured:
@@ -78,11 +110,12 @@ def plan_token_budget(config, num_frames: int, num_video_tokens: int | None = No
     # A prompt may ask for fewer tokens than there are clips; then each clip keeps one.
     num_clips = min(count_clips(num_frames, config.num_clips), num_video_tokens)
     anchors = config.num_anchors
-    if anchors is None:
-        anchors = max(1, _interpolate_anchors(retention_ratio, patches, PAPER_ANCHORS[config.mm_spatial_pool_mode]))
+    if anchors is None or (num_video_tokens != configured and not has_deliberate_anchors(config, grid)):
+        anchors = anchors_of_ratio(grid, retention_ratio)
+    _check_some_anchor_is_left(config, anchors, grid)
     if config.clip_segmentation == "none":
-        return _plan_single_frames(num_frames, num_video_tokens, anchors)
-    pooled_anchors = _round_half_up(anchors * pooled / patches)
+        return _plan_single_frames(grid, num_frames, num_video_tokens, anchors)
+    pooled_anchors = _round_half_up(anchors * pooled / grid.num_patches)
     if num_frames == 1:
         pooled_anchors = num_video_tokens
     pooled_anchors = max(pooled_anchors, math.ceil(num_video_tokens / num_frames))
@@ -91,12 +124,27 @@ def plan_token_budget(config, num_frames: int, num_video_tokens: int | None = No
     clip_lengths = share_evenly(num_frames, num_clips)
     rest = num_video_tokens - num_clips * pooled_anchors
     return TokenBudget(
+        grid=grid,
         num_video_tokens=num_video_tokens,
         clip_lengths=clip_lengths,
         patch_anchors=anchors,
         pooled_anchors=pooled_anchors,
         kept_per_frame=_kept_per_frame(clip_lengths, pooled_anchors, rest),
     )
+
+
+def anchors_of_ratio(grid: FrameGrid, retention_ratio: float) -> int:
+    """M of a ratio, interpolated between the paper's values (Sec. 7)."""
+    points = PAPER_ANCHORS[grid.pooling]
+    return max(1, _interpolate_anchors(min(retention_ratio, 1.0), grid.num_patches, points))
+
+
+def has_deliberate_anchors(config, grid: FrameGrid) -> bool:
+    """Whether `config.num_anchors` is another number than that of `config.retention_ratio`.
+
+    Where it is the same, as in folders whose config spells it out, it belongs to that ratio and to no other.
+    """
+    return config.num_anchors is not None and config.num_anchors != anchors_of_ratio(grid, config.retention_ratio)
 
 
 def count_video_tokens(num_frames: int, retention_ratio: float, tokens_per_frame: int, num_clips: int) -> int:
@@ -133,8 +181,10 @@ def pooled_grid_size(patch_grid_size: int, pool_mode: str = "bilinear") -> int:
     """Side of the pooled grid, which has P = side * side tokens a frame.
 
     Half the side of the patch grid: rounded up for `"bilinear"` pooling (LLaVA-OneVision), down for `"average"`
-    (LLaVA-Video), which drops the last row and column of an odd grid.
+    (LLaVA-Video), which drops the last row and column of an odd grid. The side itself for `"none"`.
     """
+    if pool_mode == "none":
+        return patch_grid_size
     return patch_grid_size // 2 if pool_mode == "average" else math.ceil(patch_grid_size / 2)
 
 
@@ -177,16 +227,31 @@ def share_evenly(total: int, parts: int) -> tuple[int, ...]:
     return tuple(total // parts + (part < total % parts) for part in range(parts))
 
 
-def _plan_single_frames(num_frames: int, num_video_tokens: int, anchors: int) -> TokenBudget:
+def _plan_single_frames(grid: FrameGrid, num_frames: int, num_video_tokens: int, anchors: int) -> TokenBudget:
     # Frames that are not compared with each other share evenly; with the released recipe the video decides in the end.
     pooled_anchors = max(1, _round_half_up(num_video_tokens / num_frames))
     return TokenBudget(
+        grid=grid,
         num_video_tokens=num_frames * pooled_anchors,
         clip_lengths=(1,) * num_frames,
         patch_anchors=anchors,
         pooled_anchors=pooled_anchors,
         kept_per_frame=(pooled_anchors,) * num_frames,
     )
+
+
+def _check_some_anchor_is_left(config, anchors: int, grid: FrameGrid) -> None:
+    # Of the released recipe's anchors those are lost that the windows leave over.
+    if config.recipe != "released" or config.anchor_selection != "attention":
+        return
+    local = math.floor(anchors * config.local_anchor_ratio)
+    windows = math.prod(math.ceil(side / config.local_window_size) for side in grid.patches)
+    if anchors == local and local < windows:
+        raise ValueError(
+            f"`local_anchor_ratio` is {config.local_anchor_ratio}, so that all {anchors} anchors of a frame are local "
+            f"ones, too few for its {windows} windows, and the released recipe leaves none: lower it, or set "
+            f"`num_anchors` to {windows} or more."
+        )
 
 
 def _kept_per_frame(clip_lengths: tuple[int, ...], pooled_anchors: int, rest: int) -> tuple[int, ...]:

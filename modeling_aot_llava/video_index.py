@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .mp4_boxes import stated_end as stated_end_of_mp4
 from .video_sources import VideoFile
 from .video_stream import Video, unreadable
 
@@ -83,7 +84,7 @@ def index_by_order(video: Video) -> FrameIndex:
     Raises:
         ValueError: there is none.
     """
-    total = sum(1 for _ in video.container.decode(video.stream))
+    total = sum(len(packet.decode()) for packet in video.packets())
     if total == 0:
         raise unreadable(video.file, "has no frame that can be decoded")
     frame_rate = float(video.stream.average_rate or 0) or None
@@ -101,7 +102,7 @@ def _read_packets(video: Video) -> list[_Packet]:
             is_shown=packet.size > 0 and not packet.is_discard,
             is_corrupt=packet.is_corrupt,
         )
-        for packet in video.container.demux(video.stream)
+        for packet in video.packets()
         if packet.size or packet.pts is not None  # PyAV marks the end with an empty packet
     ]
     ends_in_packet = bool(packets) and packets[-1].is_corrupt
@@ -131,21 +132,6 @@ def _lacks_bytes(file: VideoFile, container_format: str) -> bool:
         return measure(content, size) > size
 
 
-def _stated_end_of_mp4(content: Any, size: int) -> int:
-    """Where the last of the boxes on the top level ends, of which each begins with its size."""
-    end = 0
-    while end + 8 <= size:
-        content.seek(end)
-        header = content.read(16)
-        box_size = int.from_bytes(header[:4], "big")
-        if box_size == 1:  # it does not fit into 32 bits
-            box_size = int.from_bytes(header[8:], "big")
-        if box_size < 8:  # it goes to the end of the file, or is none
-            return end
-        end += box_size
-    return end
-
-
 def _stated_end_of_matroska(content: Any, size: int) -> int:
     end = 0
     for _ in ("EBML header", "Segment"):  # all there is, each with an id, its size and content
@@ -161,4 +147,4 @@ def _stated_end_of_matroska(content: Any, size: int) -> int:
     return end
 
 
-_STATED_ENDS = {"matroska": _stated_end_of_matroska, "mp4": _stated_end_of_mp4}
+_STATED_ENDS = {"matroska": _stated_end_of_matroska, "mp4": stated_end_of_mp4}

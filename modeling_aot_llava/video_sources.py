@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import base64
 import binascii
-import http.client
 import io
 import os
 import re
 import tempfile
-import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
@@ -17,39 +15,69 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO, NamedTuple
 
 from .error_texts import shorten
+from .video_download import download, name_of_address, too_large
+from .video_limits import DEFAULT_LIMITS, VideoLimits
 
 # The path of a file or of a folder of frame pictures; a file://, http(s):// or data: address; a file's content.
 Source = str | os.PathLike | bytes | bytearray | io.BytesIO
 
-LARGEST_DOWNLOAD = 4 * 2**30  # bytes
 PICTURE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-
-_CHUNK = 2**20
-_SECONDS_WITHOUT_ANSWER = 30
-_DOWNLOAD_REMEDIES = {
-    401: "it needs a login: download it yourself and give the file",
-    403: "the server does not allow it: download it yourself and give the file",
-    404: "check the address",
-    410: "the video is gone, give another address",
-    429: "the server wants fewer requests: wait a while",
-}
 
 
 class VideoFile(NamedTuple):
-    """A file that PyAV can open: its path, or an open file; and the name that messages call it by."""
+    """A file that can be opened: its path, an open file, or its content; and the name that messages call it by."""
 
     name: str
-    content: str | BinaryIO
+    content: str | BinaryIO | bytes
+
+    @property
+    def is_sharable(self) -> bool:
+        """Whether it can be open several times at once."""
+        return isinstance(self.content, (str, bytes)) or hasattr(os, "pread")
 
     @contextmanager
     def open(self) -> Iterator[BinaryIO]:
-        """Its bytes, from the first on."""
+        """Its bytes, from the first on.
+
+        Raises:
+            ValueError: the file system does not allow it.
+        """
         if isinstance(self.content, str):
-            with open(self.content, "rb") as file:
+            try:
+                file = open(self.content, "rb", buffering=0)  # noqa: SIM115
+            except OSError as error:
+                raise ValueError(f"{self.name} cannot be read ({error.strerror}): check the file.") from error
+            with file:
                 yield file
+        elif isinstance(self.content, bytes):
+            yield io.BytesIO(self.content)  # which shares them
+        elif self.is_sharable:
+            yield _View(self.content)
         else:
             self.content.seek(0)
             yield self.content
+
+
+class _View:
+    """What an open file holds, with a position of its own."""
+
+    def __init__(self, file: BinaryIO):
+        self._descriptor = file.fileno()
+        self._position = 0
+
+    def read(self, size: int) -> bytes:
+        content = os.pread(self._descriptor, size, self._position)
+        self._position += len(content)
+        return content
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        origins = {os.SEEK_SET: 0, os.SEEK_CUR: self._position}
+        origin = origins[whence] if whence in origins else os.fstat(self._descriptor).st_size
+        self._position = max(0, origin + offset)
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
 
 
 def is_source(video: Any) -> bool:
@@ -63,30 +91,31 @@ def name_of(source: Source) -> str:
         size = source.getbuffer().nbytes if isinstance(source, io.BytesIO) else len(source)
         return f"The video of {size:,} bytes in memory"
     name = os.fsdecode(source)
-    if _scheme(name) == "data":
-        return f"{shorten(name, 60)} ({len(name):,} characters)"
-    return shorten(name)
+    scheme = _scheme(name)
+    if scheme == "data":
+        return f"{shorten(name[:100], 60)} ({len(name):,} characters)"
+    return name_of_address(name) if scheme else shorten(name)
 
 
 @contextmanager
-def open_source(source: Source) -> Iterator[VideoFile]:
+def open_source(source: Source, limits: VideoLimits = DEFAULT_LIMITS) -> Iterator[VideoFile]:
     """A video file until the end of the context, which deletes what was downloaded.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is empty or no valid address, or it cannot be downloaded, as what is larger than
-            `LARGEST_DOWNLOAD`.
+        ValueError: it is empty or no valid address, it cannot be downloaded, or goes beyond a limit.
     """
     name = name_of(source)
     if not isinstance(source, (str, os.PathLike)):
-        yield VideoFile(name, _in_memory(name, source.getvalue() if isinstance(source, io.BytesIO) else source))
+        yield VideoFile(name, _in_memory(name, source, limits))
         return
-    scheme = _scheme(os.fsdecode(source))
+    address = os.fsdecode(source)
+    scheme = _scheme(address)
     if scheme == "data":
-        yield VideoFile(name, _in_memory(name, _decode_data_address(name, source)))
+        yield VideoFile(name, _in_memory(name, _decode_data_address(name, address, limits), limits))
     elif scheme in ("http", "https"):
         with tempfile.TemporaryFile(prefix="aot-video-") as file:
-            _download(source, name, file)
+            download(address, file, limits)
             yield VideoFile(name, file)
     else:
         yield VideoFile(name, _checked_path(name, local_path(source)))
@@ -146,16 +175,21 @@ def _checked_path(name: str, path: str) -> str:
     return path
 
 
-def _in_memory(name: str, content: bytes) -> io.BytesIO:
-    if len(content) == 0:
+def _in_memory(name: str, source: bytes | bytearray | io.BytesIO, limits: VideoLimits) -> bytes:
+    size = source.getbuffer().nbytes if isinstance(source, io.BytesIO) else len(source)
+    if size == 0:
         raise ValueError(f"{name} is empty: give the content of a video file.")
-    return io.BytesIO(content)
+    if size > limits.max_bytes:
+        raise too_large(name, limits.max_bytes, "give the file")
+    return source.getvalue() if isinstance(source, io.BytesIO) else bytes(source)
 
 
-def _decode_data_address(name: str, address: str) -> bytes:
+def _decode_data_address(name: str, address: str, limits: VideoLimits) -> bytes:
     header, comma, content = address.partition(",")
     if not comma:
         raise ValueError(f"{name} has no content: write data:video/mp4;base64,CONTENT.")
+    if len(content) > 4 * limits.max_bytes:  # four letters bring three bytes at least, and each may be written as %XX
+        raise too_large(name, limits.max_bytes, "give the file")
     if not header.lower().endswith(";base64"):
         return urllib.parse.unquote_to_bytes(content)
     try:
@@ -163,35 +197,3 @@ def _decode_data_address(name: str, address: str) -> bytes:
     except (binascii.Error, ValueError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{name} is not valid base64 ({reason}): encode the whole file anew.") from error
-
-
-def _download(address: str, name: str, file: BinaryIO) -> None:
-    """Fills the file with what is at the address, following redirects."""
-    received = 0
-    with _answer_of(address, name) as answer:
-        promised = int(answer.headers.get("Content-Length") or 0)
-        while max(promised, received) <= LARGEST_DOWNLOAD and (chunk := answer.read(_CHUNK)):
-            file.write(chunk)
-            received += len(chunk)
-    if max(promised, received) > LARGEST_DOWNLOAD:
-        limit = f"{LARGEST_DOWNLOAD / 2**30:g} GiB"
-        raise ValueError(f"{name} is larger than {limit}, the most that is downloaded: download it and give the file.")
-    if received < promised:
-        raise ValueError(f"{name} broke off after {received:,} of {promised:,} bytes: try again.")
-    if received == 0:
-        raise ValueError(f"{name} is empty: check the address.")
-
-
-@contextmanager
-def _answer_of(address: str, name: str) -> Iterator[Any]:
-    request = urllib.request.Request(address, headers={"User-Agent": "aot-llava"})
-    try:
-        with urllib.request.urlopen(request, timeout=_SECONDS_WITHOUT_ANSWER) as answer:
-            yield answer
-    except urllib.error.HTTPError as error:
-        error.close()
-        remedy = _DOWNLOAD_REMEDIES.get(error.code, "try again later, or give the file")
-        raise ValueError(f"{name} cannot be downloaded (HTTP {error.code} {error.reason}): {remedy}.") from None
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        reason = " ".join(str(getattr(error, "reason", error)).split())
-        raise ValueError(f"{name} cannot be downloaded ({reason}): check the address and the network.") from error

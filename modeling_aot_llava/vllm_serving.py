@@ -5,12 +5,24 @@ or the ranks of a tensor-parallel model choose different ones, is refused when t
 the server, or cut off the video's end without a word.
 """
 
+import functools
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import transformers
 from torch import Tensor, nn
+from transformers import BatchFeature, ProcessorMixin
+from transformers.utils import logging
 
 # The releases that this code was tried with. The backend is rebuilt in every release of vLLM.
 VLLM_FROM, VLLM_BEFORE = (0, 32), (0, 34)
 TRANSFORMERS_FROM, TRANSFORMERS_BEFORE = (5, 20), (5, 21)
+
+# What vLLM reads of a video file unless it is told otherwise, whatever the folder's processor says.
+FRAMES_READ_BY_VLLM = 32
+
+logger = logging.get_logger(__name__)
 
 
 def is_served_by_vllm(config) -> bool:
@@ -36,6 +48,42 @@ def check_can_be_served(config) -> None:
             'vLLM must know it beforehand: serve a folder with `recipe="paper"` and without `temporal_threshold`, or '
             """add --hf-overrides '{"recipe": "paper", "temporal_threshold": null, "keep_ratio": null}'."""
         )
+    _warn_of_other_frames()
+
+
+def is_called_by_vllm(keywords: Mapping[str, Any]) -> bool:
+    """Whether it is vLLM that calls the processor with these keywords: it asks where the placeholders are."""
+    return "vllm" in sys.modules and bool(keywords.get("return_text_replacement_offsets"))
+
+
+class Refusal(BatchFeature):
+    """What vLLM gets instead of inputs, and finds the error in.
+
+    What a processor raises, it replaces by a text of its own that shows all pixels of the request and not the reason.
+    """
+
+    def __init__(self, error: Exception):
+        self._error = error
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """Raises what was wrong with the request."""
+        raise self._error
+
+
+def tells_vllm(call: Callable[..., BatchFeature]) -> Callable[..., BatchFeature]:
+    """A processor's `__call__` that lets vLLM tell a client why a request is refused."""
+
+    @functools.wraps(call)
+    def call_telling(*arguments: Any, **keywords: Any) -> BatchFeature:
+        try:
+            return call(*arguments, **keywords)
+        except (TypeError, ValueError) as error:
+            if is_called_by_vllm(keywords):
+                return Refusal(error.with_traceback(None))
+            raise
+
+    return call_telling
 
 
 def is_compiled_by_vllm(module: nn.Module) -> bool:
@@ -77,6 +125,30 @@ def _check_releases() -> None:
             f"{_text(TRANSFORMERS_FROM)} and before {_text(TRANSFORMERS_BEFORE)}: run "
             f"`pip install --no-deps 'transformers=={_text(TRANSFORMERS_FROM)}.*'`."
         )
+
+
+def _warn_of_other_frames() -> None:
+    """vLLM decodes video files before any code of the folder is asked, and the model is built in another process."""
+    vllm_config = _vllm_config()
+    multimodal_config = vllm_config and vllm_config.model_config.multimodal_config
+    if not multimodal_config or {"num_frames", "fps"} & set(multimodal_config.media_io_kwargs.get("video", {})):
+        return
+    folder, revision = vllm_config.model_config.model, vllm_config.model_config.revision
+    num_frames = ProcessorMixin.get_processor_dict(folder, revision=revision or "main")[0].get("num_frames")
+    if num_frames not in (None, FRAMES_READ_BY_VLLM):
+        logger.warning(
+            f"vLLM reads {FRAMES_READ_BY_VLLM} frames of a video, but the processor of {folder} says {num_frames}: so "
+            "its answers are not those of `generate`. For the same, start it with "
+            f"""--media-io-kwargs '{{"video": {{"num_frames": {num_frames}}}}}'."""
+        )
+
+
+def _vllm_config() -> Any:
+    try:
+        from vllm.config import get_current_vllm_config_or_none
+    except ImportError:
+        return None
+    return get_current_vllm_config_or_none()
 
 
 def _text(release: tuple[int, ...]) -> str:

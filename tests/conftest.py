@@ -23,6 +23,11 @@ settings.load_profile("no deadline")
 torch.set_num_threads(1)
 
 
+def pytest_addoption(parser):
+    parser.addoption("--damaged-files", type=int, default=600, help="How many damaged video files are read.")
+    parser.addoption("--damage-seed", type=int, default=0, help="Which: the seed of their damages.")
+
+
 @pytest.fixture(scope="session")
 def build_model():
     """Builds an AOT model on the small grid, `build_model(retention_ratio=0.5, ...)`; always the same weights."""
@@ -105,11 +110,16 @@ def make_image():
 
 @pytest.fixture(scope="session")
 def prompt(processor, make_video):
-    """Makes a left-padded batch: `prompt("<video>What?", seeds=[0], retention_ratio=1.0)`."""
+    """Makes a left-padded batch: `prompt("<video>What?", seeds=[0], retention_ratio=0.5)`.
+
+    With `retention_ratio=1.0` it is what the stock processor makes, which does not say that all tokens are asked for.
+    """
 
     def make(*texts, seeds=(0,), num_frames=4, **options):
         videos = [make_video(num_frames, seed) for seed in seeds] or None
-        return processor(text=list(texts), videos=videos, padding=True, return_tensors="pt", **options)
+        inputs = processor(text=list(texts), videos=videos, padding=True, return_tensors="pt", **options)
+        inputs.pop("image_sizes_videos", None)
+        return inputs
 
     return make
 

@@ -81,13 +81,14 @@ def _patch_legend(frame: FrameMap, config) -> LegendGroup:
 
 def _token_legend(first_frame: FrameMap, config) -> LegendGroup:
     twice = "; read as it is, and again with the later frames merged in" if first_frame.times_read > 1 else ""
-    little_changed = _fate("the clip's first frame", config.inter_frame_aggregation)
+    # Compared are tokens and not places: an object that has moved is found again where it was.
+    alike = _fate("it", config.inter_frame_aggregation)
     return LegendGroup(
         f"what the language model reads of {first_frame.kept.size} tokens",
         {
-            Part.KEPT: "kept",
-            Part.MERGED_ALONG_TIME: f"little changed: {little_changed}",
-            Part.NO_TOKEN: "few anchors here: left out",
+            Part.KEPT: "kept as a token of its own",
+            Part.MERGED_ALONG_TIME: f"like a token of the clip's first frame, even elsewhere: {alike}",
+            Part.NO_TOKEN: "no token: few anchors here",
             Part.FIRST_FRAME: f"first frame of a clip{twice}",
         },
     )

@@ -75,13 +75,11 @@ def compress(
     tokens_before = len(frames) * model.config.pooled_grid_size**2
     num_placeholders = int((inputs["input_ids"] == processor.video_token_id).sum())
     num_tokens = without_newlines(num_placeholders, len(frames), model.config)
-    if num_tokens == tokens_before:  # the processor leaves the ratio to the model
-        num_tokens = None
-        if model.config.retention_ratio >= 1:
-            raise ValueError(
-                "This checkpoint keeps every video token, so there is nothing to show. Set a lower --retention-ratio, "
-                "such as 0.1."
-            )
+    if num_tokens == tokens_before:
+        raise ValueError(
+            "This checkpoint keeps every video token, so there is nothing to show. Set a lower --retention-ratio, "
+            "such as 0.1."
+        )
     with torch.inference_mode():
         (compressed,) = model.model.compress_videos(
             inputs["pixel_values_videos"].to(model.device, model.dtype), kept_video_tokens=[num_tokens]

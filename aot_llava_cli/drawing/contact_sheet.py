@@ -20,7 +20,7 @@ LINE_SPACING = 1.8
 
 
 def draw_contact_sheet(video: CompressedVideo) -> Image.Image:
-    """Draws the sheet, at most 1,800 pixels wide; frames keep the video's proportions."""
+    """Draws the sheet, 1,800 pixels wide at most, 3,600 from 65 frames on; frames keep the video's proportions."""
     frame_width, frame_height = video.pictures[0].size
     layout = lay_out(video.clip_lengths, frame_width / frame_height)
     width = max(SMALLEST_WIDTH, layout.width)

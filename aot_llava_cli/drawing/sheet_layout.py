@@ -1,19 +1,21 @@
-"""Where the frames stand on a contact sheet: clip after clip, on lines of 8 or 16 frames."""
+"""Where the frames stand on a contact sheet: clip after clip, on lines of 8 frames, of many frames of 16."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 # Everything in pixels.
-WIDTH = 1800
+WIDTH = 3600
+WIDTH_OF_FEW = 1800
 LARGEST_CELL = 420
 MARGIN = 32
 CLIP_GAP = 16
 CLIP_PADDING = 12
 FRAME_GAP = 8
 
+# So that a frame is as large as eight on a line of the narrower sheet, however many there are.
 COLUMNS = 8
 COLUMNS_OF_MANY = 16
-MANY_FRAMES = 33
+MANY_FRAMES = 65
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,10 @@ def lay_out(clip_lengths: Sequence[int], aspect_ratio: float) -> SheetLayout:
         clip_lengths: frames of each clip.
         aspect_ratio: a frame's width by its height.
     """
-    columns = COLUMNS if sum(clip_lengths) < MANY_FRAMES else COLUMNS_OF_MANY
-    lines = _break_lines(clip_lengths, columns)
-    room = min((WIDTH - 2 * MARGIN - _bare_width(line)) // _num_frames(line) for line in lines)
+    has_many = sum(clip_lengths) >= MANY_FRAMES
+    lines = _break_lines(clip_lengths, COLUMNS_OF_MANY if has_many else COLUMNS)
+    width = WIDTH if has_many else WIDTH_OF_FEW
+    room = min((width - 2 * MARGIN - _bare_width(line)) // _num_frames(line) for line in lines)
     side = min(room, LARGEST_CELL)
     return SheetLayout(
         lines=lines,

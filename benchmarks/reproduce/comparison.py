@@ -1,27 +1,38 @@
-"""The paper's rows beside those that were run."""
+"""The paper's rows: the command of each, and the results of those that were run."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 
-from .paper_tables import BENCHMARKS, TABLES, Row, Table
-from .result_files import NEUTRAL, Run
+from .matching import SETTINGS, differences, has_released_settings, is_run_of, parts_of
+from .paper_tables import TABLES
+from .result_files import SUBSET, Run
+from .table_rows import BENCHMARKS, TASKS, Checkpoint, Row, Table
+
+COLUMNS = (*BENCHMARKS, "mean", "Score %")
 
 
 def as_markdown(runs: Sequence[Run], names: Sequence[str]) -> str:
-    """The wanted tables, each figure as `ours / paper's`, and the runs that are no row of them."""
+    """The wanted tables, each figure as `ours / paper's`, and the runs that are no row of them.
+
+    Rows that were run with the authors' settings stand below those with this project's.
+    """
     used: set[int] = set()
     parts = []
     for name in names:
         table = TABLES[name]
-        lines = [f"### {table.title}", "", "| ours / paper | " + " | ".join((*BENCHMARKS, "mean")) + " |"]
-        lines.append("|---|" + "---:|" * (len(BENCHMARKS) + 1))
+        lines = [f"### {table.title}", "", "| ours / paper | " + " | ".join(COLUMNS) + " |"]
+        lines.append("|---|" + "---:|" * len(COLUMNS))
         notes: list[str] = []
+        of_full = {} if table.full is None else _scores_of(runs, table.full, table.checkpoint, "paper")[0]
         for row in table.rows:
-            matching = [number for number, run in enumerate(runs) if is_run_of(run, row, table)]
-            used |= set(matching)
-            # Of several runs of a benchmark the newest counts.
-            scores = {key: value for number in matching for key, value in runs[number].scores.items()}
-            notes += [f"{row.title}: {note}" for number in matching for note in runs[number].notes]
-            lines.append(_line(row, scores))
+            for settings in SETTINGS if has_released_settings(row) else SETTINGS[:1]:
+                scores, matching = _scores_of(runs, row, table.checkpoint, settings)
+                if settings != "paper" and not matching:
+                    continue
+                title = row.title if settings == "paper" else f"{row.title}, {settings} settings"
+                used |= matching.keys()
+                notes += [f"{title}: {note}" for of_run in matching.values() for note in of_run]
+                lines.append(_line(title, row, scores, _mean(of_full)))
         parts.append("\n".join([*lines, "", *(f"- {note}" for note in dict.fromkeys(notes))]).rstrip())
     others = [run for number, run in enumerate(runs) if number not in used]
     if others:
@@ -29,34 +40,34 @@ def as_markdown(runs: Sequence[Run], names: Sequence[str]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def is_run_of(run: Run, row: Row, table: Table) -> bool:
-    """Whether a run has exactly the row's model and arguments, and the table's kind of checkpoint and frames."""
-    checkpoint = table.checkpoint
-    same_checkpoint = ("video" in run.pretrained.lower()) == ("video" in checkpoint.name.lower())
-    same_frames = run.num_frames in (None, checkpoint.num_frames)
-    of_method = {name: value for name, value in checkpoint.arguments.items() if name not in NEUTRAL}
-    same_arguments = _same(run.arguments, {**of_method, **row.arguments})
-    return same_checkpoint and same_frames and run.model == row.model and same_arguments
+def _scores_of(
+    runs: Sequence[Run], row: Row, checkpoint: Checkpoint, settings: str
+) -> tuple[dict[str, float], dict[int, list[str]]]:
+    """By benchmark; and what is to be said of each run of the row, by its number: nothing of those that do not count.
+
+    Of several runs of a benchmark the newest counts, but the subset of EgoSchema only where there is no other.
+    """
+    counted: dict[str, int] = {}
+    matching: dict[int, list[str]] = {}
+    for part in parts_of(row, checkpoint, settings):
+        numbers = [number for number, run in enumerate(runs) if is_run_of(run, row, part, checkpoint)]
+        matching |= {number: [] for number in numbers}
+        for number in sorted(numbers, key=lambda number: SUBSET not in runs[number].notes):
+            counted |= {name: number for name in runs[number].scores if name in part.benchmarks}
+    for number in sorted(set(counted.values())):
+        matching[number] = [*runs[number].notes, *differences(runs[number], checkpoint)]
+    return {name: runs[number].scores[name] for name, number in counted.items()}, matching
 
 
-def _same(given: Mapping[str, str], wanted: Mapping[str, object]) -> bool:
-    return set(given) == set(wanted) and all(_equal(given[name], value) for name, value in wanted.items())
-
-
-def _equal(text: str, value: object) -> bool:
-    if isinstance(value, (int, float)):
-        try:
-            return float(text) == value
-        except ValueError:
-            return False
-    return text == str(value)
-
-
-def _line(row: Row, scores: Mapping[str, float]) -> str:
+def _line(title: str, row: Row, scores: Mapping[str, float], mean_of_full: float | None) -> str:
+    mean = _mean(scores)
+    score = 100 * mean / mean_of_full if mean and mean_of_full else None
     cells = [_cell(scores.get(name), printed) for name, printed in zip(BENCHMARKS, row.scores)]
-    complete = all(name in scores for name in BENCHMARKS)
-    mean = sum(scores[name] for name in BENCHMARKS) / len(BENCHMARKS) if complete else None
-    return "| " + " | ".join([row.title, *cells, _cell(mean, row.mean)]) + " |"
+    return "| " + " | ".join([title, *cells, _cell(mean, row.mean), _cell(score, row.score)]) + " |"
+
+
+def _mean(scores: Mapping[str, float]) -> float | None:
+    return sum(scores.values()) / len(BENCHMARKS) if len(scores) == len(BENCHMARKS) else None
 
 
 def _cell(ours: float | None, printed: float | None) -> str:
@@ -70,18 +81,60 @@ def _other(run: Run) -> str:
     return f"- {run.model} {arguments or 'without arguments'}: {scores}{notes}"
 
 
-def commands(name: str, output: str, num_processes: int) -> list[str]:
-    """The command of each row of a table that can be run, for a shell."""
-    checkpoint = TABLES[name].checkpoint
-    base = {"pretrained": checkpoint.name, "max_frames_num": checkpoint.num_frames, **checkpoint.arguments}
-    lines = []
-    for row in [row for row in TABLES[name].rows if row.model]:
-        arguments = ",".join(f"{key}={value}" for key, value in {**base, **row.arguments}.items())
-        lines.append(
-            # By the first word lmms-eval finds the answers of a run that was stopped, in the folder of --use_cache.
-            f"LMMS_CACHE_RUN_ID=paper accelerate launch --num_processes {num_processes} -m lmms_eval "
-            f"--model {row.model} --model_args {arguments} "
-            "--tasks mvbench,egoschema_subset,longvideobench_val_v,videomme "
-            f"--batch_size 1 --log_samples --output_path {output} --use_cache {output}/answers"
-        )
-    return lines
+def commands(
+    name: str,
+    output: str,
+    num_processes: int,
+    settings: str = "paper",
+    model_args: Mapping[str, str] | None = None,
+    others: Sequence[str] = (),
+) -> list[str]:
+    """The commands of the rows of a table that can be run, for a shell: one a row, or one for each part of it.
+
+    Args:
+        output: lmms-eval's --output_path.
+        settings: one of `SETTINGS`.
+        model_args: further arguments of all models, or other ones than the table's.
+        others: further options of lmms-eval.
+    """
+    return [
+        _command(row, table, part.benchmarks, {**part.arguments, **(model_args or {})}, output, num_processes, others)
+        for table in [TABLES[name]]
+        for row in table.rows
+        for part in parts_of(row, table.checkpoint, settings)
+    ]
+
+
+def _command(
+    row: Row,
+    table: Table,
+    benchmarks: Sequence[str],
+    arguments: Mapping[str, object],
+    output: str,
+    num_processes: int,
+    others: Sequence[str],
+) -> str:
+    frames = row.num_frames or table.checkpoint.num_frames
+    given = {"pretrained": table.checkpoint.name, "max_frames_num": frames, **arguments}
+    launched = ["accelerate", "launch", "--num_processes", str(num_processes), "-m", "lmms_eval"]
+    options = {
+        "--model": str(row.model),
+        "--model_args": ",".join(f"{key}={value}" for key, value in given.items()),
+        "--tasks": ",".join(TASKS[benchmark] for benchmark in benchmarks),
+        "--batch_size": "1",
+        "--output_path": output,
+        "--use_cache": f"{output}/answers",
+    }
+    words = [*launched, *(word for option in options.items() for word in option), "--log_samples", *others]
+    # By the first word lmms-eval finds the answers of a run that was stopped, in the folder of --use_cache.
+    return f"LMMS_CACHE_RUN_ID=paper python -m benchmarks.reproduce run {shlex.join(words)}"
+
+
+def left_out(name: str, settings: str) -> list[tuple[str, str]]:
+    """The rows of a table that have no command, by their titles, and why."""
+    table = TABLES[name]
+    return [
+        (row.title, "the authors' script has no settings for it" if row.model else "not defined for the checkpoint")
+        for row in table.rows
+        if not parts_of(row, table.checkpoint, settings)
+    ]

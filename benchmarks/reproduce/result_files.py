@@ -2,27 +2,41 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .paper_tables import BENCHMARKS
+from .table_rows import BENCHMARKS
 
 # Scores of the tasks, and what makes per cent of them. lmms-eval appends the filter to the metric's name.
 METRICS = {
-    "EgoSchema": (("egoschema_subset", "score", 100), ("egoschema", "submission", 100)),
+    "EgoSchema": (("egoschema", "submission", 1), ("egoschema_subset", "score", 100)),
     "LongVideoBench": (("longvideobench_val_v", "lvb_acc", 100),),
     "VideoMME": (("videomme", "videomme_perception_score", 1),),
 }
 MVBENCH_METRIC = "mvbench_accuracy"
 MVBENCH_TASKS = 20
 
-# Arguments that change speed, place or input, but not the method.
+SUBSET = "EgoSchema: the subset of 500"
+
+# `max_frames_num` of this project's models.
+DEFAULT_FRAMES = 32
+# Arguments that change what the model is asked, or how exactly it answers, but not the method; and their defaults.
+INPUTS = {
+    "conv_template": "checkpoint",
+    "frame_sampling": "uniform",
+    "task_prompts": None,
+    "add_time_instruction": False,
+    "dtype": "auto",
+    "revision": None,
+    "unreadable_videos": "stop",
+}
+# Arguments that change speed or place.
 NEUTRAL = {
-    *("pretrained", "max_frames_num", "batch_size", "device", "device_map", "dtype", "torch_dtype"),
-    *("attn_implementation", "use_cache", "conv_template", "revision", "trust_remote_code", "video_decode_backend"),
-    *("frame_sampling", "task_prompts", "add_time_instruction"),
+    *("pretrained", "max_frames_num", "batch_size", "device", "device_map", "attn_implementation", "read_ahead"),
+    "keep_encoded_gib",
+    *("use_cache", "trust_remote_code", "video_decode_backend"),
 }
 
 
@@ -33,18 +47,24 @@ class Run:
     Attributes:
         file: where it is.
         model: lmms-eval's name of the model.
+        model_args: all its arguments, as text.
         pretrained: the checkpoint.
         num_frames: `max_frames_num`, or None.
-        arguments: the model's, as text, without those that do not change the method.
+        inputs: those of the model's arguments that `INPUTS` lists, as text.
+        arguments: the other ones, without those that change speed or place alone.
+        tasks: of lmms-eval, that the file has results of.
         scores: in %, by benchmark; those that the file has.
         notes: what a reader of the scores has to know.
     """
 
     file: Path
     model: str
+    model_args: Mapping[str, str]
     pretrained: str
     num_frames: int | None
+    inputs: Mapping[str, str]
     arguments: Mapping[str, str]
+    tasks: tuple[str, ...]
     scores: Mapping[str, float]
     notes: tuple[str, ...]
 
@@ -70,8 +90,9 @@ def read_run(file: Path) -> Run:
     try:
         content = json.loads(file.read_text())
         results, config = content["results"], content["config"]
-        arguments = dict(_arguments(config["model_args"]))
+        arguments = split_model_args(config["model_args"])
         scores, notes = _scores(results, content.get("n-samples", {}))
+        notes += _further_options(content)
         model = config["model"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{file} is not a result file of lmms-eval: {type(error).__name__} {error}.") from None
@@ -79,22 +100,24 @@ def read_run(file: Path) -> Run:
     return Run(
         file,
         model,
+        arguments,
         arguments.get("pretrained", ""),
         int(frames) if frames else None,
-        {name: value for name, value in arguments.items() if name not in NEUTRAL},
+        {name: value for name, value in arguments.items() if name in INPUTS},
+        {name: value for name, value in arguments.items() if name not in {*INPUTS, *NEUTRAL}},
+        tuple(results),
         scores,
         notes,
     )
 
 
-def _arguments(given: str | Mapping[str, Any] | None) -> Iterator[tuple[str, str]]:
+def split_model_args(given: str | Mapping[str, Any] | None) -> dict[str, str]:
+    """lmms-eval's `--model_args` by name."""
     if isinstance(given, Mapping):
-        yield from ((name, str(value)) for name, value in given.items())
-        return
-    for part in re.split(r",(?![^\[]*\])", given or ""):  # not within a list such as layers=[2,7,14]
-        if part.strip():
-            name, _, value = part.partition("=")
-            yield name.strip(), value.strip()
+        return {name: str(value) for name, value in given.items()}
+    parts = re.split(r",(?![^\[]*\])", given or "")  # not within a list such as layers=[2,7,14]
+    named = (part.partition("=") for part in parts if part.strip())
+    return {name.strip(): value.strip() for name, _, value in named}
 
 
 def _scores(results: Mapping[str, Any], sizes: Mapping[str, Any]) -> tuple[dict[str, float], tuple[str, ...]]:
@@ -115,11 +138,23 @@ def _scores(results: Mapping[str, Any], sizes: Mapping[str, Any]) -> tuple[dict[
             if value is not None and benchmark not in scores:
                 scores[benchmark] = factor * value
                 if task == "egoschema_subset":
-                    notes.append("EgoSchema: the subset of 500")
+                    notes.append(SUBSET)
     for task, size in sizes.items():
         if size.get("effective", 0) < size.get("original", 0):
             notes.append(f"{task}: {size['effective']} of {size['original']} samples")
     return {name: scores[name] for name in BENCHMARKS if name in scores}, tuple(notes)
+
+
+def _further_options(content: Mapping[str, Any]) -> tuple[str, ...]:
+    """What lmms-eval itself was told to ask otherwise."""
+    given = {
+        "gen_kwargs": content["config"].get("gen_kwargs"),
+        "system_instruction": content.get("system_instruction"),
+    }
+    shots = sorted(
+        f"{task}: {shots} examples in the prompt" for task, shots in content.get("n-shot", {}).items() if shots
+    )
+    return (*(f"{name}={value}" for name, value in given.items() if value), *shots)
 
 
 def _metric(values: Mapping[str, Any], name: str) -> float | None:

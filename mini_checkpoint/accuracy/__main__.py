@@ -4,11 +4,13 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
+from benchmarks.options import check_results_folder
 from benchmarks.plot import require_matplotlib
 
 from .options import parse_options
 
 PROGRAM = "python -m mini_checkpoint.accuracy"
+RESULTS = "accuracy.json"
 
 
 def main(arguments: list[str] | None = None, prog: str = PROGRAM) -> None:
@@ -22,6 +24,7 @@ def main(arguments: list[str] | None = None, prog: str = PROGRAM) -> None:
     options = parse_options(arguments, prog)
     if not options.no_plot:
         require_matplotlib()
+    check_results_folder(options.output, RESULTS, {"settings", "groups"}, ("accuracy.md", "accuracy.png"))
     options.output.mkdir(parents=True, exist_ok=True)
     results = _measure(options)
     for file in _write(results, options.output, not options.no_plot):
@@ -33,14 +36,14 @@ def _measure(options: Namespace) -> dict:
     from tqdm import tqdm
     from transformers import LlavaOnevisionForConditionalGeneration
 
+    from aot_llava_baselines.cost import ModelShape
     from aot_llava_cli import answer
     from mini_checkpoint.questions import ask, make_scene
 
-    from .cost import reading_flops
     from .provenance import definition_of, made_with
     from .results import summarise
     from .saved_replies import SavedReplies
-    from .survey import Checkpoint, ask_about
+    from .survey import Checkpoint, ask_about, cost_of
 
     answer.silence_libraries()
     model, processor = answer.load(str(options.model), retention_ratio=None)
@@ -59,7 +62,7 @@ def _measure(options: Namespace) -> dict:
         [ask(scene) for scene in scenes],
         {setting: [saved.of(scene.seed, setting) for scene in scenes] for setting in options.settings},
         model.config.pooled_grid_size**2,
-        lambda setting, num_tokens: reading_flops(setting, num_tokens, model.config.text_config),
+        lambda setting, reply: cost_of(setting, reply, ModelShape.of(stock.config)),
         {"model": options.model.resolve().name, "made with": provenance},
     )
 
@@ -73,7 +76,7 @@ def _write(results: dict, folder: Path, with_plot: bool) -> list[Path]:
 
     tables = as_markdown(results)
     print(tables)
-    files = [folder / "accuracy.json", folder / "accuracy.md"]
+    files = [folder / RESULTS, folder / "accuracy.md"]
     write_json(results, files[0])
     write_whole(files[1], lambda file: file.write_text(tables))
     if with_plot:

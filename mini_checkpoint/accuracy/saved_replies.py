@@ -9,6 +9,9 @@ from pathlib import Path
 from .settings import Setting
 from .survey import Reply
 
+# How every file of replies begins.
+_BEGINNING = b'{"made with": '
+
 
 class SavedReplies:
     """The replies to a set of settings, in a file that grows clip by clip.
@@ -26,17 +29,23 @@ class SavedReplies:
             definition_of: a text that tells all else that a setting's replies depend on.
 
         Raises:
-            ValueError: if the file's replies were made with something else.
+            ValueError: if the file's replies were made with something else, or it holds none; it is left as it is.
             OSError: if the file cannot be read or written.
         """
         self._file = file
         self._definition_of = definition_of
         self._replies: dict[tuple[int, str], Reply] = {}
-        lines = _whole_lines(file)
+        content = file.read_bytes() if file.exists() else b""
+        if not content.startswith(_BEGINNING[: len(content)]):
+            raise ValueError(f"{file} holds no answers of this program. Move it elsewhere, or give another --output.")
+        lines = content.split(b"\n")
+        if len(lines) > 1:
+            self._check(json.loads(lines[0])["made with"], made_with)
+        # What an interrupted write has left behind the last whole line is cut off.
+        if lines.pop():
+            os.truncate(file, content.rfind(b"\n") + 1)
         if not lines:
             self._append({"made with": made_with})
-            return
-        self._check(json.loads(lines[0]).get("made with", {}), made_with)
         for line in lines[1:]:
             entry = json.loads(line)
             for definition, reply in entry["replies"].items():
@@ -70,15 +79,3 @@ class SavedReplies:
                 f"{self._file} holds answers of another {' and '.join(different)}. Remove it, or give another "
                 "--output."
             )
-
-
-def _whole_lines(file: Path) -> list[bytes]:
-    """The file's lines; what an interrupted write has left behind them is cut off."""
-    if not file.exists():
-        return []
-    content = file.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if len(whole) < len(content):
-        with file.open("r+b") as opened:
-            opened.truncate(len(whole))
-    return whole.splitlines()

@@ -63,12 +63,14 @@ def run(
 
     Raises:
         ImportError: if torch is too old.
-        OSError: if the output folder holds something else.
-        ValueError: if there is no such device, the state is that of another recipe, or nothing to export, or the
-            checkpoint is broken or another model's.
+        OSError: if something cannot be read or written.
+        ValueError: if one of the folders holds something else, there is no such device, the state is that of another
+            recipe, or nothing to export, or the checkpoint is broken or another model's.
     """
     require_muon()
-    check_output(output)
+    check_output(output, last_stage_of)
+    if output.resolve() in (state.resolve(), *state.resolve().parents):
+        raise ValueError(f"--state {state} lies in --output {output}: name another folder for one of them")
     device = choose_device(device)
     stages = _stages(recipe, only_last=last_stage_of is not None)
     if export_only and not (state / f"{stages[0].name}.pt").exists():
@@ -84,7 +86,7 @@ def run(
     if not export_only and last_stage_of is None:
         _vision_phase(recipe, model.model.vision_tower, state, workers)
     steps = _language_phase(recipe, stages, model, tokenizer, state, export_only, workers)
-    _export(recipe, model.eval(), tokenizer, state, output, steps, last_stage_of is not None, workers)
+    _export(recipe, model.eval(), tokenizer, state, output, steps, last_stage_of, workers)
 
 
 @dataclass(frozen=True)
@@ -192,7 +194,7 @@ def _export(
     state: Path,
     output: Path,
     steps: int,
-    is_continued: bool,
+    last_stage_of: Path | None,
     workers: int,
 ) -> None:
     tower, count = model.model.vision_tower, recipe.features.final_clips
@@ -201,7 +203,8 @@ def _export(
     append_log(state, phase="final", step=steps, **results)
     withheld = sorted(f"{colour} {shape}" for colour, shape in HELD_OUT_LOOKS)
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
-    export(model, tokenizer, model_card(recipe, results, num_parameters, withheld, steps, is_continued), output)
+    card = model_card(recipe, results, num_parameters, withheld, steps, last_stage_of is not None)
+    export(model, tokenizer, card, output, last_stage_of)
 
 
 def _held_out(
@@ -211,13 +214,15 @@ def _held_out(
 
 
 def _claim(state: Path, recipe: Recipe, last_stage_of: Path | None) -> None:
-    """Notes recipe and beginning in a new state folder; refuses a folder that holds another one's state."""
+    """Notes recipe and beginning in a new state folder; refuses a folder that holds another state or anything else."""
     file = state / "recipe.json"
     begins_with = None
     if last_stage_of is not None:
         begins_with = hashlib.sha256((last_stage_of / "model.safetensors").read_bytes()).hexdigest()
     text = json.dumps({**recipe.as_dict(), "last_stage_of": begins_with}, indent=1)
     if not file.exists():
+        if any(state.iterdir()):
+            raise ValueError(f"{state} is not empty and holds no state: name another folder with --state")
         write_whole(file, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     elif json.loads(file.read_text(encoding="utf-8")) != json.loads(text):
         raise ValueError(f"{state} holds the state of another recipe: name another folder with --state")

@@ -1,5 +1,6 @@
 """The command `aot-llava generate`, and the mini checkpoint and clip that it runs on when nothing is named."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -23,7 +24,7 @@ SUMMARY = re.compile(r"Video tokens (\d+) → (\d+) \((\d+\.\d)%\), first token 
 
 
 # The scene that the shipped clip shows: `save_clip(make_scene(MINI_SEED, "held_out"), MINI_CLIP)`.
-MINI_SEED = 30_000_015
+MINI_SEED = 30_000_022
 
 
 def run(*arguments):
@@ -53,6 +54,26 @@ def test_the_program_alone_answers_right_from_a_tenth_of_the_tokens():
     assert video_tokens(result.stderr) == (3136, 314)
     assert "(10.0%)" in result.stderr
     assert "Warning" not in result.stderr
+
+
+def test_a_checkpoint_whose_generation_config_has_beams_answers_greedily(tmp_path):
+    """Beams cannot be streamed."""
+    answers = []
+    for name in ("plain", "beams"):
+        shutil.copytree(MINI_CHECKPOINT, tmp_path / name)
+        if name == "beams":
+            file = tmp_path / name / "generation_config.json"
+            options = {
+                **json.loads(file.read_text()),
+                "num_beams": 4,
+                "num_return_sequences": 2,
+                "length_penalty": 2.0,
+            }
+            file.write_text(json.dumps(options))
+        result = run(MINI_CLIP, "--prompt", MINI_QUESTION, "--model", tmp_path / name, "--num-frames", 4)
+        assert result.exit_code == 0, result.output
+        answers.append(result.stdout)
+    assert answers[0] == answers[1] != ""
 
 
 def test_every_option_takes_effect(tmp_path):

@@ -5,6 +5,7 @@ import io
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import av
 import numpy as np
@@ -14,9 +15,10 @@ from command_results import assert_one_line
 from PIL import Image
 from random_checkpoint import random_model, random_processor, save_random_checkpoint
 from small_model import AOT, SMALL, VARYING, video_features
+from test_command_line import MINI_SEED
 from typer.testing import CliRunner
 
-from aot_llava_cli import answer, whole_file
+from aot_llava_cli import answer
 from aot_llava_cli.__main__ import app
 from aot_llava_cli.drawing import captions, contact_sheet
 from aot_llava_cli.drawing.captions import Part
@@ -34,11 +36,17 @@ from aot_llava_cli.drawing.html_page import make_page
 from aot_llava_cli.drawing.legend_swatch import swatch
 from aot_llava_cli.drawing.sheet_layout import WIDTH, lay_out
 from aot_llava_cli.drawing.token_map import FrameMap, map_frames
+from aot_llava_cli.mini import MINI_CHECKPOINT, MINI_CLIP
+from hub_upload import whole_file
+from mini_checkpoint.questions import make_scene, object_map
 from modeling_aot_llava import AOTLlavaOnevisionConfig, AOTLlavaOnevisionProcessor
 from modeling_aot_llava.spatiotemporal_pruning import VideoTokens
 from modeling_aot_llava.token_anchors import TokenAnchors
 
+PNG = b"\x89PNG\r\n\x1a\n an older one"
 WIDE, HIGH, LENGTH = 128, 64, 40
+# Of an object that moved, too: tokens are compared, not places.
+ALIKE = "like a token of the clip's first frame, even elsewhere: "
 
 
 @pytest.fixture(scope="session")
@@ -276,6 +284,14 @@ def test_every_frame_has_its_place(clip_lengths, aspect_ratio):
     assert width == pytest.approx(aspect_ratio * height, abs=max(1, aspect_ratio))
 
 
+@pytest.mark.parametrize("num_frames", [16, 32, 64, 65, 128])
+def test_a_frame_is_as_large_among_many_as_among_few(num_frames):
+    """A sheet of few frames is 1,800 pixels wide; at half this size anchors and tokens could not be told apart."""
+    layout = lay_out((num_frames // 8,) * 8, 1)
+    assert 190 <= layout.cell[0] <= 420
+    assert layout.width <= (1800 if num_frames <= 64 else 3600)
+
+
 def places(part, sheet):
     """The upper left corners of a picture in another one, as (y, x)."""
     part, sheet = np.asarray(part), np.asarray(sheet)
@@ -346,13 +362,13 @@ def test_the_legend_follows_the_config():
     video = make_video((2,))
     patches, tokens = captions.legend(video)
     assert patches.meanings[Part.NO_ANCHOR] == "merged into the anchors"
-    assert tokens.meanings[Part.MERGED_ALONG_TIME] == "little changed: merged into the clip's first frame"
+    assert tokens.meanings[Part.MERGED_ALONG_TIME] == ALIKE + "merged into it"
     video.config.intra_frame_aggregation = video.config.inter_frame_aggregation = "none"
     video.config.anchor_selection = "random"
     patches, tokens = captions.legend(video)
     assert list(patches.meanings) == [Part.GLOBAL_ANCHOR, Part.NO_ANCHOR]
     assert patches.meanings[Part.NO_ANCHOR] == "left out"
-    assert tokens.meanings[Part.MERGED_ALONG_TIME] == "little changed: left out"
+    assert tokens.meanings[Part.MERGED_ALONG_TIME] == ALIKE + "left out"
 
 
 def test_a_long_name_is_shortened_in_its_middle():
@@ -447,7 +463,7 @@ def run(*arguments):
 
 def test_the_command_writes_picture_and_page(clip, checkpoint, tmp_path):
     picture, page = tmp_path / "out.png", tmp_path / "out.html"
-    picture.write_text("an older one")
+    picture.write_bytes(PNG)
     result = run(clip, "-o", picture, "--html", "--model", checkpoint, "--num-frames", 6, "--retention-ratio", 0.5)
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines() == [str(picture), str(page)]
@@ -472,6 +488,51 @@ def test_the_mini_clip_needs_no_argument(tmp_path, monkeypatch):
     result = run("--num-frames", 2)
     assert result.exit_code == 0, result.output
     assert Image.open("mini_clip.aot.png").format == "PNG"
+
+
+def test_a_large_picture_names_the_page(clip, checkpoint, tmp_path):
+    def say(num_frames, *options):
+        result = run(clip, "--model", checkpoint, "-o", tmp_path / "out.png", "--num-frames", num_frames, *options)
+        assert result.exit_code == 0, result.output
+        return result.stderr
+
+    assert "--html" in say(17)
+    assert "--html" not in say(17, "--html")
+    assert "--html" not in say(16)
+
+
+def test_the_picture_of_the_readme_is_what_the_command_draws(tmp_path):
+    result = run("-o", tmp_path / "out.png")
+    assert result.exit_code == 0, result.output
+    ours, drawn = (
+        np.asarray(Image.open(file).convert("RGB"), dtype=int)
+        for file in (Path(__file__).parents[2] / "docs/visualize.png", tmp_path / "out.png")
+    )
+    assert ours.shape == drawn.shape
+    assert np.abs(ours - drawn).mean() < 1  # a machine that rounds in another way may keep another token
+
+
+def test_the_readmes_picture_shows_the_method_well():
+    """In later frames most of what is kept lies on objects that move, and most of the background is merged."""
+    model, processor = answer.load(str(MINI_CHECKPOINT), None)
+    num_frames, scene = 16, make_scene(MINI_SEED, "held_out")
+    video = compress(model, processor, MINI_CLIP, read_frames(processor, MINI_CLIP, num_frames))
+    kept_on_objects = kept = kept_background = background = 0
+    for number, frame in enumerate(video.frames):
+        if frame.opens_clip:
+            continue
+        side = len(frame.kept)
+        edges = np.linspace(0, len(object_map(scene, 0)), side + 1).round().astype(int)
+        is_seen = object_map(scene, number / (num_frames - 1)) >= 0
+        shares = np.add.reduceat(np.add.reduceat(is_seen.astype(int), edges[:-1], 0), edges[:-1], 1)
+        on_object = shares > 0
+        kept, kept_on_objects = kept + frame.kept.sum(), kept_on_objects + (frame.kept & on_object).sum()
+        background, kept_background = (
+            background + (~on_object).sum(),
+            kept_background + (frame.kept & ~on_object).sum(),
+        )
+    assert kept_on_objects > 0.7 * kept
+    assert kept_background < 0.02 * background
 
 
 @pytest.mark.parametrize(
@@ -512,6 +573,43 @@ def test_a_folder_that_cannot_be_written_to_is_named_before_anything_is_loaded(t
     assert_one_line(result, 2, "--output", str(tmp_path), "cannot be written to (Permission denied)")
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "arguments", "part"),
+    [
+        ("out.png", b"notes", ["clip.mp4"], "out.png is no PNG picture, and is not replaced. Give another path"),
+        ("out.png", b"\xff\xd8\xff\xe0 JFIF", ["clip.mp4"], "out.png is no PNG picture"),
+        ("out.html", b"<html>my page", ["clip.mp4", "--html"], "out.html is no page of `aot-llava visualize`"),
+        ("out.png", PNG, ["out.png"], "out.png is what the video is read from"),
+        ("out.png", PNG, ["."], "out.png is what the video is read from"),
+    ],
+)
+def test_what_the_command_did_not_write_is_not_replaced(name, content, arguments, part, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clip.mp4").write_bytes(b"a video")
+    (tmp_path / name).write_bytes(content)
+    monkeypatch.setattr(answer, "load_processor", lambda *_: pytest.fail("it loaded the checkpoint"))
+    assert_one_line(run(*arguments, "-o", "out.png"), 2, "--output", part)
+    assert (tmp_path / name).read_bytes() == content
+
+
+def test_a_page_of_an_earlier_run_is_replaced_and_a_picture_keeps_its_permissions(clip, checkpoint, tmp_path):
+    picture, page = tmp_path / "out.png", tmp_path / "out.html"
+    arguments = [clip, "-o", picture, "--html", "--model", checkpoint, "--num-frames", 2]
+    assert run(*arguments).exit_code == 0
+    picture.chmod(0o600)
+    assert run(*arguments).exit_code == 0
+    assert picture.stat().st_mode & 0o777 == 0o600
+    assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_a_link_stays_and_what_it_leads_to_is_replaced(tmp_path):
+    (tmp_path / "there.png").write_bytes(PNG)
+    (tmp_path / "link.png").symlink_to(tmp_path / "there.png")
+    whole_file.write_whole(tmp_path / "link.png", lambda file: file.write_text("new"))
+    assert (tmp_path / "link.png").is_symlink()
+    assert (tmp_path / "there.png").read_text() == "new"
+
+
 def test_a_checkpoint_that_keeps_every_token_has_nothing_to_show(clip, tmp_path):
     save_random_checkpoint(tmp_path / "full", **SMALL, **{**AOT, "retention_ratio": 1.0})
     result = run(clip, "--model", tmp_path / "full", "-o", tmp_path / "out.png", "--num-frames", 2)
@@ -526,9 +624,9 @@ def test_a_checkpoint_that_keeps_every_token_has_nothing_to_show(clip, tmp_path)
 def test_a_file_that_is_no_video_leaves_the_older_picture(checkpoint, tmp_path):
     video, picture = tmp_path / "text.mp4", tmp_path / "out.png"
     video.write_text("not a video")
-    picture.write_text("an older one")
+    picture.write_bytes(PNG)
     assert_one_line(run(video, "-o", picture, "--model", checkpoint), 1, str(video))
-    assert picture.read_text() == "an older one"
+    assert picture.read_bytes() == PNG
 
 
 def test_what_cannot_be_finished_leaves_the_older_file_alone(tmp_path):
@@ -546,13 +644,13 @@ def _captions(video):
     return [captions.frame_captions(video, number)[0] for number in range(len(video.frames))]
 
 
-@pytest.mark.parametrize("retention_ratio", [0.25, 1.0])
-def test_llava_videos_newlines_are_no_tokens_of_a_frame(build_model, clip, retention_ratio):
-    """A processor that asks for all tokens leaves the ratio to the model."""
+def test_llava_videos_newlines_are_no_tokens_of_a_frame(build_model, clip):
     model = build_model(mm_spatial_pool_mode="average", mm_newline_position="grid")
     processor = random_processor(AOTLlavaOnevisionProcessor, model.config)
-    processor.retention_ratio = retention_ratio
     video = compress_clip(model, processor, clip, 4)
     assert (video.tokens_before, video.tokens_after) == (4 * 9, 9)
     assert sum(frame.num_tokens for frame in video.frames) == 9
     assert {frame.kept.shape for frame in video.frames} == {(3, 3)}
+    processor.retention_ratio = 1.0  # whatever the model's is
+    with pytest.raises(ValueError, match="keeps every video token"):
+        compress_clip(model, processor, clip, 4)

@@ -1,11 +1,15 @@
 """Conversations of all kinds through one model, in batches; needs no lmms-eval."""
 
+import json
+import shutil
+
 import pytest
 import torch
 from PIL import Image
+from transformers import GenerationConfig
 
 from aot_llava_cli.mini import MINI_CHECKPOINT
-from aot_llava_lmms_eval.answering import Answerer, settings_of
+from aot_llava_lmms_eval.answering import Answer, Answerer, reset_penalties, settings_of
 from aot_llava_lmms_eval.arguments import split_arguments
 from aot_llava_lmms_eval.conversations import as_qwen_1_5, of_context
 from aot_llava_lmms_eval.names import AOT
@@ -42,13 +46,81 @@ def conversations(tmp_path_factory):
 
 
 @pytest.mark.parametrize("method", [AOT, "visionzip", "fastv"])
-def test_batch_is_answered_as_each_alone(method, conversations):
+def test_batch_prepared_beforehand_is_answered_as_each_alone(method, conversations):
     model = answerer(method)
-    together = model.answer(conversations, OPTIONS)
+    prepared = model.prepare(conversations)
+    assert list(prepared) == conversations
+    together = model.answer(prepared, OPTIONS)
     alone = [model.answer([conversation], OPTIONS)[0] for conversation in conversations]
     assert together == alone
     assert all(0 < answer.num_tokens <= 4 for answer in alone)
     assert len({answer.text for answer in alone}) > 1
+
+
+@pytest.fixture
+def with_unreadable(conversations, tmp_path):
+    """A conversation between two, of which the one's video is not there and the other's is none."""
+    (tmp_path / "text.mp4").write_text("no video")
+    unreadable = [str(tmp_path / "gone.mp4"), str(tmp_path / "text.mp4")]
+    asked = [of_context("What?", unreadable[0]), conversations[3], of_context("Which way?", unreadable[1])]
+    return asked, unreadable
+
+
+def test_unreadable_video_stops_by_default(with_unreadable):
+    with pytest.raises((OSError, ValueError), match=r"gone\.mp4"):
+        answerer().answer(with_unreadable[0], OPTIONS)
+
+
+def test_unreadable_videos_are_left_out_as_llava_onevision_does(with_unreadable, conversations):
+    asked, unreadable = with_unreadable
+    model = answerer(unreadable_videos="llava_onevision")
+    prepared = model.prepare(asked)
+    assert prepared.errors.keys() == {0, 2}
+    assert all(video in prepared.errors[row] for row, video in zip((0, 2), unreadable))
+    expected = [of_context("What?", None), conversations[3], of_context("Which way?", None)]
+    assert model.answer(prepared, OPTIONS) == model.answer(expected, OPTIONS)
+
+
+def test_unreadable_videos_are_named_in_the_answer_as_llava_vid_does(with_unreadable, conversations):
+    asked, unreadable = with_unreadable
+    model = answerer(unreadable_videos="llava_vid")
+    first, readable, last = model.answer(asked, OPTIONS)
+    # lmms-eval, models/simple/llava_vid.py, `generate_until`.
+    assert [first, last] == [Answer(f"Video {video} can not load, check the source", 0) for video in unreadable]
+    assert [readable] == model.answer([conversations[3]], OPTIONS)
+    assert model.prepare(asked).errors.keys() == {0, 2}
+
+
+def test_pictures_that_cannot_be_read_stop_whatever_is_said_of_videos(tmp_path):
+    model = answerer(unreadable_videos="llava_vid")
+    with pytest.raises((OSError, ValueError), match="gone"):
+        model.answer([of_context("What?", str(tmp_path / "gone.png"))], OPTIONS)
+
+
+def test_penalties_of_the_checkpoint_are_reset_and_it_is_said(conversations, tmp_path, caplog):
+    """They would act on the prompt: a word of the question could not be the answer."""
+    checkpoint = shutil.copytree(MINI_CHECKPOINT, tmp_path / "checkpoint")
+    file = checkpoint / "generation_config.json"
+    given = json.loads(file.read_text()) if file.exists() else {}
+    file.write_text(json.dumps({**given, "repetition_penalty": 9.5, "no_repeat_ngram_size": 1}))
+    asked, expected = [conversations[2]], answerer().answer([conversations[2]], OPTIONS)
+    assert expected[0].text in ("left", "right", "up", "down")
+    assert not caplog.records
+    model = answerer(pretrained=str(checkpoint))
+    assert model.answer(asked, OPTIONS) == expected
+    first, second = (record.getMessage() for record in caplog.records)
+    assert "generation config says repetition_penalty=9.5" in first
+    assert "it is set to 1.0. With --gen_kwargs repetition_penalty=9.5 it acts on both." in first
+    assert "no_repeat_ngram_size=1" in second
+    assert model.answer(asked, {**OPTIONS, "no_repeat_ngram_size": 1}) != expected  # who asks for it gets it
+
+
+def test_penalties_that_are_off_are_left(caplog):
+    for off in (GenerationConfig(), GenerationConfig(repetition_penalty=1.0, no_repeat_ngram_size=0)):
+        before = off.to_dict()
+        reset_penalties(off)
+        assert off.to_dict() == before
+    assert not caplog.records
 
 
 def test_prompt_and_frames_are_those_asked_for(conversations, monkeypatch):
@@ -59,7 +131,7 @@ def test_prompt_and_frames_are_those_asked_for(conversations, monkeypatch):
     of_frames = conversations[3]
     model.answer([of_frames], OPTIONS)
     assert seen["pixel_values_videos"].shape[1] == 4  # of 3
-    tokens = 4 * model.model.config.pooled_grid_size**2 + 1
+    tokens = round(0.25 * 4 * model.model.config.pooled_grid_size**2) + 1  # and a newline
     text = as_qwen_1_5(model.processor, of_frames).replace("<video>", "<video>" * tokens)
     assert torch.equal(seen["input_ids"], model.processor.tokenizer(text, return_tensors="pt").input_ids)
 
@@ -83,7 +155,8 @@ def test_llava_video(method, conversations, monkeypatch):
     together = model.answer([conversations[0], conversations[2]], OPTIONS)
     assert together == [model.answer([conversations[row]], OPTIONS)[0] for row in (0, 2)]
     side = model.model.config.pooled_grid_size
-    video = model.processor.video_token * (4 * side * (side + 1))
+    # AOT's prompts have the tokens that it keeps, the other methods' all of them; and a newline for each row of each.
+    video = model.processor.video_token * (round((0.5 if method == AOT else 1.0) * 4 * side**2) + 4 * side)
     prompt = model.processor.decode(seen["input_ids"][0])
     assert f"{video}\nThe video lasts for 8.00 seconds, and 4 frames are uniformly sampled from it." in prompt
 

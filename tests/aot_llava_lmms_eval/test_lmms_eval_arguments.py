@@ -55,6 +55,13 @@ def test_list_in_brackets():
         ({"conv_template": "vicuna_v1"}, "conv_template is 'vicuna_v1', but must be one of checkpoint, qwen_1_5"),
         ({"frame_sampling": "fps"}, "frame_sampling is 'fps', but must be one of uniform, llava_onevision, llava_vid"),
         ({"dtype": "int"}, "dtype is 'int', but must be one of auto, float32, bfloat16, float16"),
+        (
+            {"unreadable_videos": "skip"},
+            "unreadable_videos is 'skip', but must be one of stop, llava_onevision, llava_vid",
+        ),
+        ({"keep_encoded_gib": -0.5}, "keep_encoded_gib is -0.5, but must be a number from 0"),
+        ({"keep_encoded_gib": "all"}, "keep_encoded_gib is 'all', but must be a number from 0"),
+        ({"read_ahead": -1}, "read_ahead is -1, but must be an integer from 0"),
         ({"add_time_instruction": "maybe"}, "add_time_instruction is 'maybe', but must be True or False"),
     ],
 )

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,18 @@ METHOD_SETTINGS = {
     "prunevid": ("retention_ratio=0.15,alpha=0.4,layer=2", {"retention_ratio": 0.15, "alpha": 0.4, "layer": 2}),
     "fastvid": ("retention_ratio=0.2", {"retention_ratio": 0.2}),
     "holitom": ("retention_ratio=0.15", {"retention_ratio": 0.15}),
+    "flashvid": (
+        "retention_ratio=0.15,layer=4,inner_ratio=0.4",
+        {"retention_ratio": 0.15, "layer": 4, "inner_ratio": 0.4},
+    ),
+    "framefusion": ("retention_ratio=0.3", {"retention_ratio": 0.3}),
+    "stc_pruner": ("retention_ratio=0.15", {"retention_ratio": 0.15}),
+    "stc_cacher": ("retention_ratio=0.15,then=vidcom2", {"retention_ratio": 0.15, "then": "vidcom2"}),
+    "earlytom": (
+        "retention_ratio=0.15,merging_layers=[2,5,6],layer=4",
+        {"retention_ratio": 0.15, "merging_layers": (2, 5, 6), "layer": 4},
+    ),
+    "vidcom2": ("retention_ratio=0.15,exact_count=True", {"retention_ratio": 0.15, "exact_count": True}),
 }
 AOT_SETTINGS = {
     "aot": ("retention_ratio=0.1", {"retention_ratio": 0.1}),
@@ -181,27 +194,83 @@ def test_messages_that_a_task_writes(local_task, prompts_of_runs):
     assert asked.videos == [local_task.docs[0]["video"]]
 
 
-def test_one_request_is_answered_at_once_and_may_have_messages_of_no_task(local_task):
-    """As lmms-eval's agentic loop asks."""
+def requests_of(docs, model):
+    """Chat requests, as lmms-eval's agentic loop makes them."""
     from lmms_eval.api.instance import Instance
 
+    def messages(doc):
+        content = [{"type": "video", "url": doc["video"]}, {"type": "text", "text": doc["question"]}]
+        return [{"role": "user", "content": content}]
+
+    model.task_dict = {TASK: {"test": docs}}
+    return [
+        Instance(
+            request_type="generate_until",
+            arguments=("", messages, {"max_new_tokens": 2}, number, TASK, "test"),
+            idx=0,
+            metadata={"task": TASK, "doc_id": number, "repeats": 1},
+        )
+        for number in range(len(docs))
+    ]
+
+
+def test_one_request_is_answered_at_once_and_may_have_messages_of_no_task(local_task):
+    """As lmms-eval's agentic loop asks."""
     from aot_llava_lmms_eval import models
 
     model = models.aot_chat.create_from_arg_string(RUNS["aot"][1])
-    model.task_dict = {TASK: {"test": local_task.docs}}
-    content = [{"type": "video", "url": local_task.docs[0]["video"]}, {"type": "text", "text": "What moves?"}]
-    request = Instance(
-        request_type="generate_until",
-        arguments=("", lambda doc: [{"role": "user", "content": content}], {"max_new_tokens": 2}, 0, TASK, "test"),
-        idx=0,
-        metadata={"task": TASK, "doc_id": 0, "repeats": 1},
-    )
-    (answer,) = model.generate_until([request])
+    (answer,) = model.generate_until(requests_of(local_task.docs[:1], model))
     assert answer.text
     assert 0 < answer.token_counts.output_tokens <= 2
     model.clean()
     assert model.device.type == "cpu"
     assert not hasattr(model, "_answerer")
+
+
+@pytest.mark.parametrize("read_ahead", [0, 1, 3])
+def test_unreadable_video_stops_at_its_own_request(read_ahead, local_task):
+    from aot_llava_lmms_eval import models
+
+    docs = [*local_task.docs[2:4], {"video": "/gone.mp4", "question": "What?"}, local_task.docs[4]]
+    model = models.aot_chat.create_from_arg_string(f"{RUNS['aot'][1]},read_ahead={read_ahead}")
+    answers, threads = [], set(threading.enumerate())
+    with pytest.raises((OSError, ValueError), match=r"/gone\.mp4"):
+        answers.extend(model.generate_until(requests_of(docs, model)))
+    assert len(answers) == 2
+    assert set(threading.enumerate()) <= threads
+
+
+def test_unreadable_videos_are_counted(local_task):
+    from loguru import logger
+
+    from aot_llava_lmms_eval import models
+
+    gone = [{"video": f"/gone{number}.mp4", "question": "What?"} for number in range(2)]
+    docs = [gone[0], local_task.docs[3], gone[1]]
+    model = models.aot_chat.create_from_arg_string(f"{RUNS['aot'][1]},unreadable_videos=llava_vid")
+    printed = []
+    sink = logger.add(printed.append, format="{message}")
+    answers = [answer.text for answer in model.generate_until(requests_of(docs, model))]
+    logger.remove(sink)
+    assert answers[::2] == [f"Video /gone{number}.mp4 can not load, check the source" for number in range(2)]
+    *named, counted = printed
+    assert [line.startswith(f"/gone{number}.mp4 cannot be read") for number, line in enumerate(named)] == [True, True]
+    assert counted.startswith("2 of 3 requests of process 0 had a video that cannot be read")
+
+
+def test_log_says_how_many_requests_reused_a_video(local_task):
+    from loguru import logger
+
+    from aot_llava_lmms_eval import models
+
+    model = models.aot_chat.create_from_arg_string(RUNS["aot"][1])
+    printed = []
+    sink = logger.add(printed.append, format="{message}")
+    list(model.generate_until(requests_of(local_task.docs, model)))
+    logger.remove(sink)
+    num_clips = len({doc["video"] for doc in local_task.docs})
+    num_docs = len(local_task.docs)
+    assert printed == [f"{num_docs - num_clips} of {num_docs} requests of process 0 reused an encoded video.\n"]
 
 
 def test_wrong_argument_names_the_right_ones(local_task, monkeypatch):

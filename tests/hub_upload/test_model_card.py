@@ -102,7 +102,14 @@ def test_the_operating_point_is_that_of_the_paper(render):
     assert "| frames of a video | 32 | 32 |" in text
     assert "| video tokens in the prompt | 6,272 | 627 |" in text
     assert "| 40.8 TFLOPs | 3.4 TFLOPs (8.3 %) |" in text
-    assert '`retention_ratio=0.1`, `num_anchors=126`, uniform clips (`num_clips=8`), `recipe="paper"`' in text
+    assert '`retention_ratio=0.1`, uniform clips (`num_clips=8`), `recipe="paper"`' in text
+
+
+def test_anchors_that_follow_from_the_ratio_are_no_setting(variant):
+    without = replace(variant, fields={**variant.fields, "num_anchors": None})
+    text = ModelCard(model_card(BASE, without, POINT, "me/variant")).text
+    assert '`retention_ratio=0.1`, uniform clips (`num_clips=8`), `recipe="paper"`' in text
+    assert "None" not in text
 
 
 def test_many_newline_tokens_are_told_and_cost_what_they_cost(render):

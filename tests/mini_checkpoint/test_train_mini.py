@@ -515,9 +515,34 @@ def test_nothing_is_exported_before_the_language_model_has_begun(tmp_path):
 
 
 def test_a_folder_with_something_else_is_not_overwritten(tmp_path):
-    (tmp_path / "diary.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match="holds no checkpoint: name another folder with --output"):
-        run(TINY, tmp_path / "state", tmp_path, "cpu")
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    # A checkpoint of the user's, and a file that the training would call the same.
+    for name in ("config.json", "frames.npy"):
+        (mine / name).write_text("mine")
+    with pytest.raises(ValueError, match="is not empty, and this command did not write it: give another folder"):
+        run(TINY, tmp_path / "state", mine, "cpu")
+    with pytest.raises(ValueError, match="is not empty and holds no state: name another folder with --state"):
+        run(TINY, mine, tmp_path / "checkpoint", "cpu")
+    with pytest.raises(ValueError, match="lies in --output"):
+        run(TINY, tmp_path / "checkpoint" / "state", tmp_path / "checkpoint", "cpu")
+    assert {file.read_text() for file in mine.iterdir()} == {"mine"}
+    assert list(tmp_path.iterdir()) == [mine]
+
+
+def test_a_checkpoint_is_exported_anew_but_not_over_what_was_put_into_it(trained, tmp_path):
+    checkpoint = shutil.copytree(trained / "checkpoint", tmp_path / "checkpoint")
+    (checkpoint / "config.json").unlink()
+    arguments = (TINY, trained / "state", checkpoint, "cpu")
+    run(*arguments, export_only=True, workers=0)
+    assert (checkpoint / "config.json").exists()
+    (checkpoint / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"did not write, or what was changed since \(notes.txt\)"):
+        run(*arguments, export_only=True, workers=0)
+    begins_with = {"last_stage_of": checkpoint, "workers": 0}
+    with pytest.raises(ValueError, match="is the base"):
+        run(TINY, tmp_path / "state", checkpoint, "cpu", **begins_with)
+    assert (checkpoint / "notes.txt").read_text() == "mine"
 
 
 @pytest.mark.parametrize(

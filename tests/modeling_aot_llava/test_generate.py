@@ -351,6 +351,23 @@ def test_lengths_count_the_callers_prompt(model, prompt, greedy, monkeypatch, ra
     assert after_prompt(model.generate(**inputs, **without_end), inputs).shape[1] == 5
 
 
+@pytest.mark.parametrize("where", ["call", "model", "both"])
+def test_lengths_of_a_fitted_prompt_go_no_way_that_is_deprecated(model, full, monkeypatch, caplog, where):
+    """A config of the call is copied, never mixed with keywords, which a release to come refuses."""
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    caplog.set_level(logging.WARNING, logger="transformers")
+    logging.Logger.warning_once.cache_clear()
+    length = full["input_ids"].shape[1] + 3
+    config = GenerationConfig(max_length=length, eos_token_id=258, pad_token_id=256) if where != "model" else None
+    if where != "call":
+        monkeypatch.setattr(model.generation_config, "max_length", length if where == "model" else length - 1)
+    before = None if config is None else config.to_dict()
+    new = after_prompt(model.generate(**full, generation_config=config), full)
+    assert new.shape[1] == 3
+    assert "deprecated" not in caplog.text
+    assert config is None or config.to_dict() == before
+
+
 @pytest.mark.parametrize("ratio", [0.25, 1.0])
 def test_twenty_new_tokens_by_default(model, prompt, ratio):
     inputs = prompt(TEXT, retention_ratio=ratio)

@@ -34,8 +34,11 @@ def video_processor(video_model):
 
 
 def ask(processor, make_video, *texts, seeds=(0,), num_frames=NUM_FRAMES, **options):
+    """The processor's inputs; with `retention_ratio=1.0` those of a processor that cannot ask for all tokens."""
     videos = [make_video(num_frames, seed) for seed in seeds]
-    return processor(text=list(texts), videos=videos, padding=True, return_tensors="pt", **options)
+    inputs = processor(text=list(texts), videos=videos, padding=True, return_tensors="pt", **options)
+    inputs.pop("image_sizes_videos", None)
+    return inputs
 
 
 def generate(model, inputs, **options):

@@ -624,6 +624,29 @@ def test_placeholders_without_their_video_are_refused(model, prompt):
                 call(**inputs)
 
 
+def test_embeddings_that_hold_the_video_are_not_blind(model, prompt, embeds_by_hand):
+    """With the ids beside them, which logits processors read."""
+    inputs = prompt("<video>What?")
+    embeds = embeds_by_hand(inputs, model.config)
+    expected = model.generate(**inputs, max_new_tokens=4)
+    assert torch.equal(model.generate(inputs["input_ids"], inputs_embeds=embeds, max_new_tokens=4), expected)
+    new_alone = model.generate(inputs_embeds=embeds, max_new_tokens=4)
+    assert torch.equal(new_alone, expected[:, inputs["input_ids"].shape[1] :])
+    torch.testing.assert_close(run(model, {"inputs_embeds": embeds}).logits, run(model, inputs).logits, **CLOSE)
+
+
+@pytest.mark.parametrize("with_ids", [False, True])
+def test_embeddings_of_placeholders_without_their_video_are_refused(model, prompt, with_ids):
+    inputs = prompt("<video>What?")
+    embeds = model.get_input_embeddings()(inputs["input_ids"]).detach()
+    blind = {"inputs_embeds": embeds, **({"input_ids": inputs["input_ids"]} if with_ids else {})}
+    with pytest.raises(ValueError, match=r"17 video placeholders.*pixel_values_videos"):
+        model.generate(**blind, max_new_tokens=2)
+    if not with_ids:
+        with pytest.raises(ValueError, match=r"17 video placeholders.*pixel_values_videos"):
+            run(model, blind)
+
+
 @pytest.mark.parametrize("ratio", [0.25, 1.0])
 def test_pixels_without_the_dimension_of_videos_are_refused(model, prompt, ratio):
     inputs = prompt("<video>What?", retention_ratio=ratio)

@@ -19,6 +19,26 @@ def test_an_engine_is_refused(folder, answers, settings, message):
         pass
 
 
+@pytest.mark.parametrize("media", [{}, {"video": {"num_frames": 16}}])
+def test_a_server_that_reads_other_frames_than_the_folder_says_warns_at_its_start(folder, answers, media, caplog):
+    with engine(folder, media_io_kwargs=media):
+        pass
+    said = [record.getMessage() for record in caplog.records if "--media-io-kwargs" in record.getMessage()]
+    assert bool(said) == (not media)
+    for message in said:
+        assert "reads 32 frames" in message
+        assert "says 16" in message
+
+
+def test_an_unknown_setting_of_a_server_is_refused_by_name(folder, answers):
+    settings = {"mm_processor_kwargs": {"retention_ration": 0.2}}
+    with (
+        pytest.raises(TypeError, match="'retention_ration': did you mean `retention_ratio`"),
+        engine(folder, **settings),
+    ):
+        pass
+
+
 @pytest.mark.parametrize("version", [(0, 31, 4), (0, 34, 0), (1, 0, 0)])
 def test_another_vllm_is_refused(vllm, monkeypatch, version):
     monkeypatch.setattr(vllm, "__version_tuple__", version)

@@ -71,12 +71,13 @@ def ask(server):
 
     client = OpenAI(base_url=server, api_key="none", timeout=300, max_retries=0)
 
-    def ask(url, seed, ratio=None, **options):
+    def ask(url, seed, ratio=None, settings=None, **options):
         content = [
             {"type": "video_url", "video_url": {"url": url}},
             {"type": "text", "text": question_about(seed)},
         ]
-        extra = {"mm_processor_kwargs": {"retention_ratio": ratio}} if ratio is not None else {}
+        settings = settings or ({"retention_ratio": ratio} if ratio is not None else {})
+        extra = {"mm_processor_kwargs": settings} if settings else {}
         return client.chat.completions.create(
             model="aot",
             messages=[{"role": "user", "content": content}],
@@ -147,6 +148,28 @@ def test_several_clients_at_once(ask, clips, assert_as_transformers):
 def test_a_bad_ratio_is_the_clients_error_and_the_server_lives_on(ask, clips, assert_as_transformers, ratio):
     from openai import BadRequestError
 
-    with pytest.raises(BadRequestError, match="retention_ratio"):
+    with pytest.raises(BadRequestError, match="retention_ratio") as error:
         ask(as_base64(clips / "0.mp4"), 0, ratio)
+    message = error.value.body["message"]
+    assert len(message) < 200, message
+    assert str(ratio) in message
     assert_as_transformers(ask(as_base64(clips / "0.mp4"), 0, logprobs=True), 0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"retention_ration": 0.2}, "'retention_ration': did you mean `retention_ratio`?"),
+        ({"videos_kwargs": {"retention_rate": 0.2}}, "'retention_rate': did you mean `retention_ratio`?"),
+        ({"retention_ratio": 0.2, "sharpness": 3}, "'sharpness': leave it out"),
+        ({"videos_kwargs": {"sharpness": 3}}, "'sharpness': leave it out"),
+    ],
+)
+def test_an_unknown_key_is_refused_by_name(ask, clips, settings, said):
+    from openai import BadRequestError
+
+    with pytest.raises(BadRequestError) as error:
+        ask(as_base64(clips / "0.mp4"), 0, settings=settings)
+    message = error.value.body["message"]
+    assert f"unexpected keyword {said}" in message
+    assert len(message) < 200, message
