@@ -139,6 +139,16 @@ def test_costs_with_the_tower_at_every_ratio(name, both):
     assert actual == pytest.approx(both, abs=0.006)
 
 
+def test_llava_videos_methods_with_the_tower():
+    rows = {(row.what, row.percent): row for row in honest_costs(LLAVA_VIDEO)}
+    stock = rows["all tokens", 100]
+    assert [round(value / 1e12, 2) for value in (stock.cost.tower, stock.cost.eq17)] == [2 * 10.25 + 0.01, 80.16]
+    assert {type(row.method).name for row in rows.values() if row.what not in ("all tokens", "AOT")} == {
+        name for name, kind in BASELINES.items() if "grid" in kind.newline_positions
+    }
+    assert rows["VidCom2", 10].num_tokens == 1105
+
+
 def test_all_methods_are_there():
     methods = {type(row.method).name for row in HONEST if isinstance(row.method, tuple(BASELINES.values()))}
     assert methods == set(BASELINES)
