@@ -66,6 +66,7 @@ def counts(monkeypatch):
         (AOT, {**LLAVA_VIDEO, "retention_ratio": 1.0}),
         ("fastvid", {"retention_ratio": 0.2}),
         ("fastv", {**LLAVA_VIDEO, "retention_ratio": 0.5, "layer": 1}),
+        ("earlytom", {"retention_ratio": 0.15, "merging_layers": "[2,5,6]", "layer": 4}),
     ],
 )
 def test_answers_are_those_without_to_the_bit_and_a_video_is_read_and_encoded_once(
