@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from transformers import SiglipVisionModel
+from transformers.models.siglip.modeling_siglip import SiglipVisionEmbeddings
 
 from aot_llava_baselines.interface import ReducedVideo
 from aot_llava_cli.mini import MINI_CHECKPOINT
@@ -54,7 +54,8 @@ def counts(monkeypatch):
         return run
 
     monkeypatch.setitem(SAMPLINGS, "uniform", counted("read", SAMPLINGS["uniform"]))
-    monkeypatch.setattr(SiglipVisionModel, "forward", counted("encoded", SiglipVisionModel.forward))
+    # Every way to run the tower begins there.
+    monkeypatch.setattr(SiglipVisionEmbeddings, "forward", counted("encoded", SiglipVisionEmbeddings.forward))
     return found
 
 
