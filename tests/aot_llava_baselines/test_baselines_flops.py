@@ -80,6 +80,11 @@ def make_tokens():
     return torch.randn(32, 196, 2)
 
 
+def test_both_other_columns_stand_beside_eq17s():
+    stock = next(line for line in as_markdown().splitlines() if "LLaVA-OneVision-7B" in line)
+    assert stock.split(" | ")[2:6] == ["40.765", "100.0", "51.02", "59.07"]
+
+
 def test_the_table_names_what_differs():
     rows = as_markdown().splitlines()[2:]
     assert len(rows) == len(COSTS)
