@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from transformers import SiglipVisionConfig, SiglipVisionModel
+from transformers import DynamicCache, Qwen2Config, Qwen2Model, SiglipVisionConfig, SiglipVisionModel
 
 from aot_llava_baselines import BASELINES, build_baseline
-from aot_llava_baselines.interface import EncodedVideo
+from aot_llava_baselines.interface import EncodedVideo, PromptSpan, ReducedVideo, Segment
+from aot_llava_baselines.layer_loop import LayerLoop
 from aot_llava_baselines.vision_layers import VisionLayers
 
 NUM_FRAMES, NUM_PLACES = 32, 196
@@ -126,3 +127,37 @@ def test_waits_of_a_tower_of_two_layers(name, settings, waits):
     hidden = torch.randn(8, 16, 32)
     _, counted = count(partial(build_baseline(name, **settings).run_layers, tower), hidden)
     assert counted == waits
+
+
+@pytest.fixture(scope="module")
+def language_model():
+    config = Qwen2Config(
+        hidden_size=32, intermediate_size=48, num_attention_heads=4, num_key_value_heads=2, num_hidden_layers=5
+    )
+    return Qwen2Model(config).eval()
+
+
+@pytest.mark.skipif(not torch.__version__.startswith(TORCH_VERSION), reason=f"counted with torch {TORCH_VERSION}")
+@pytest.mark.parametrize(
+    ("name", "settings", "added"),
+    [
+        ("fastv", {"layer": 2}, (33, 4)),
+        ("pdrop", {"layers": (1, 2, 3)}, (160, 12)),
+        ("prunevid", {"alpha": 0.4, "layer": 2}, (43, 0)),
+        ("flashvid", {"layer": 2}, (33, 4)),
+        ("holitom", {"inner_ratio": 0.5, "layer": 2}, (64, 8)),
+        ("earlytom", {"layer": 2}, (64, 8)),
+        ("framefusion", {"retention_ratio": 0.5}, (88, 3)),
+    ],
+)
+def test_what_is_added_inside_the_model(name, settings, added, language_model):
+    """Kernels and waits beside the layers' own, when the prompt is read."""
+    prompt = torch.randn(1, 80, 32, generator=torch.Generator().manual_seed(0))
+    video = ReducedVideo(prompt[0, 5:69], segments=[Segment(4, 8, 14)], tokens_per_frame=16)
+    decoder = build_baseline(name, **settings).wrap(language_model, PromptSpan(5, 64), video)
+
+    def read(loop):
+        return count(lambda cache: loop.prefill(prompt, torch.arange(80)[None], cache), DynamicCache())
+
+    (kernels, waits), (of_layers, of_layers_waits) = read(decoder), read(LayerLoop(language_model))
+    assert (kernels - of_layers, waits - of_layers_waits) == added
