@@ -29,13 +29,13 @@ def check_one_count_a_video(kept_video_tokens: Counts | None, num_videos: int) -
 def keeps_all_tokens(kept_video_tokens: Counts | None, num_frames: int, config) -> bool:
     """Whether AOT has nothing to do: all tokens are asked for, by the counts or by the config's ratio (None)."""
     full_count = num_frames * config.pooled_grid_size**2
-    of_ratio = _configured_count(num_frames, config)
+    of_ratio = configured_count(num_frames, config)
     return all(count == full_count for count in (of_ratio if c is None else c for c in kept_video_tokens or [None]))
 
 
 def warn_of_other_ratio(kept_video_tokens: Counts, num_frames: int, config) -> None:
     """Says once that the processor's ratio decides, where the config's is another."""
-    configured = _configured_count(num_frames, config)
+    configured = configured_count(num_frames, config)
     for count in kept_video_tokens:
         if count is not None and count != configured:
             logger.warning_once(
@@ -51,7 +51,7 @@ def warn_of_other_anchors(kept_video_tokens: Counts | None, num_frames: int, con
     """Says once that `num_anchors` was chosen for another ratio than the call asks for."""
     if not has_deliberate_anchors(config, config.frame_grid):
         return
-    configured = _configured_count(num_frames, config)
+    configured = configured_count(num_frames, config)
     for count in kept_video_tokens or ():
         if count is not None and count != configured:
             ratio = ratio_of(count, num_frames, config)
@@ -73,5 +73,6 @@ def ratio_of(count: int, num_frames: int, config) -> float:
     return count / (num_frames * pooled)
 
 
-def _configured_count(num_frames: int, config) -> int:
+def configured_count(num_frames: int, config) -> int:
+    """B of the config's ratio."""
     return count_video_tokens(num_frames, config.retention_ratio, config.pooled_grid_size**2, config.num_clips)

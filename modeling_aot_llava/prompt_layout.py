@@ -4,7 +4,7 @@ A video stands in the token sequence as a run of placeholders, one for each of i
 turns out different from the number of placeholders, the rows of a batch change their lengths and are padded anew.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -145,15 +145,19 @@ class Prompt:
         return self.attention_mask
 
 
-def find_placeholder_spans(is_placeholder: Tensor, num_videos: int) -> list[PlaceholderSpan]:
+def find_placeholder_spans(
+    is_placeholder: Tensor, num_videos: int, implied_counts: Callable[[int], Sequence[int]] | None = None
+) -> list[PlaceholderSpan]:
     """The placeholders of each video, in the order of the videos: row by row.
 
     Each run of placeholders belongs to one video. Where there are fewer runs than videos, some videos stand back to
-    back in one run; then all videos have the same number of placeholders.
+    back in one run. They are told apart by the counts that their frames imply; without those, all videos have the same
+    number of placeholders.
 
     Args:
         is_placeholder: (rows, columns) bool.
         num_videos: at least 1.
+        implied_counts: gives each video's count, of the number of all placeholders.
 
     Raises:
         ValueError: if the placeholders cannot be shared out among the videos.
@@ -162,42 +166,50 @@ def find_placeholder_spans(is_placeholder: Tensor, num_videos: int) -> list[Plac
     if len(runs) == num_videos:
         return runs
     total = sum(run.length for run in runs)
-    each, remainder = divmod(total, num_videos)
-    if len(runs) > num_videos or remainder or each == 0 or any(run.length % each for run in runs):
+    counts = _equal_counts(total, num_videos) if implied_counts is None else implied_counts(total)
+    spans = None if counts is None else _share_out(runs, counts)
+    if spans is None:
+        lengths = ", ".join(str(run.length) for run in runs) or "none"
+        implied = f" of {', '.join(map(str, counts))} placeholders, as their frames imply" if implied_counts else ""
         raise ValueError(
-            f"The prompt has {total} video placeholders in {len(runs)} runs, which cannot be shared out among "
-            f"{num_videos} videos. Write one video token a video into the prompt and let AOTLlavaOnevisionProcessor "
-            "expand it; in a later turn, leave out the pixels of videos that the cache holds already."
+            f"The prompt has {total} video placeholders in {len(runs)} runs ({lengths}), which cannot be shared out "
+            f"among {num_videos} videos{implied}. Write one video token a video into the prompt and let "
+            "AOTLlavaOnevisionProcessor expand it; in a later turn, leave out the pixels of videos that the cache holds "
+            "already."
         )
-    return [
-        PlaceholderSpan(run.row, run.start + offset, each) for run in runs for offset in range(0, run.length, each)
-    ]
+    return spans
 
 
-def tokens_to_keep(spans: Sequence[PlaceholderSpan], num_frames: int, config, is_asked_for: bool) -> list[int | None]:
+def tokens_to_keep(
+    spans: Sequence[PlaceholderSpan], num_frames: Sequence[int], config, is_asked_for: bool
+) -> list[int | None]:
     """B of each video as the prompt has it, newline tokens not counted; None where the config's ratio decides.
 
     Args:
         spans: the placeholders of each video.
-        num_frames: F.
+        num_frames: F of each video.
         config: an `AOTLlavaOnevisionConfig`.
         is_asked_for: whether the full count asks for all tokens; else it is the stock processor's.
 
     Raises:
         ValueError: if a video has too few placeholders for its newline tokens, or more than its frames can fill.
     """
-    num_newlines = config.count_newlines(num_frames, is_compressed=True)
-    all_tokens = num_frames * config.pooled_grid_size**2
-    full_count = all_tokens + config.count_newlines(num_frames, is_compressed=False)
-    for video, span in enumerate(spans):
+    kept: list[int | None] = []
+    for video, (span, frames) in enumerate(zip(spans, num_frames)):
+        num_newlines = config.count_newlines(frames, is_compressed=True)
+        all_tokens = frames * config.pooled_grid_size**2
+        full_count = all_tokens + config.count_newlines(frames, is_compressed=False)
         if not num_newlines < span.length <= full_count:
             raise ValueError(
-                f"The prompt has {span.length} placeholders for video {video}, but its {num_frames} frames give from "
+                f"The prompt has {span.length} placeholders for video {video}, but its {frames} frames give from "
                 f"{num_newlines + 1} to {full_count} (newline tokens included). Make prompt and pixels with one call "
                 "of AOTLlavaOnevisionProcessor."
             )
-    of_full_prompt = all_tokens if is_asked_for else None
-    return [of_full_prompt if span.length == full_count else span.length - num_newlines for span in spans]
+        if span.length == full_count:
+            kept.append(all_tokens if is_asked_for else None)
+        else:
+            kept.append(span.length - num_newlines)
+    return kept
 
 
 def resized_layout(attention_mask: Tensor, spans: Sequence[PlaceholderSpan], new_lengths: Sequence[int]) -> Tensor:
@@ -269,6 +281,24 @@ def _without_removed(positions: Tensor | None, mask: Tensor, layout: Tensor) -> 
             before = column
         rows.append(row)
     return torch.tensor(rows, dtype=positions.dtype, device=positions.device)
+
+
+def _equal_counts(total: int, num_videos: int) -> list[int] | None:
+    each, remainder = divmod(total, num_videos)
+    return None if remainder or each == 0 else [each] * num_videos
+
+
+def _share_out(runs: Sequence[PlaceholderSpan], counts: Sequence[int]) -> list[PlaceholderSpan] | None:
+    """The videos one after the other, each within one run; None if they do not fill all runs."""
+    spans, left = [], list(reversed(counts))
+    for run in runs:
+        start, end = run.start, run.start + run.length
+        while start < end:
+            if not left or start + left[-1] > end:
+                return None
+            spans.append(PlaceholderSpan(run.row, start, left[-1]))
+            start += left.pop()
+    return None if left else spans
 
 
 def _find_runs(is_placeholder: Tensor) -> list[PlaceholderSpan]:

@@ -394,7 +394,15 @@ def test_every_module_of_the_package_is_published_as_it_is(root):
 @pytest.mark.parametrize("name", sorted(code_files(PACKAGE) - {"__init__.py"}))
 def test_published_files_import_only_what_is_there(name):
     absolute, relative = imported(PACKAGE / name)
-    assert absolute <= sys.stdlib_module_names | {"torch", "transformers", "numpy", "av", "triton", "vllm"}
+    assert absolute <= sys.stdlib_module_names | {
+        "torch",
+        "transformers",
+        "safetensors",
+        "numpy",
+        "av",
+        "triton",
+        "vllm",
+    }
     for dots, module in relative:
         assert dots == 1
         assert (PACKAGE / f"{module}.py").is_file()  # `from . import name` is not followed by the Hub's loader
