@@ -174,8 +174,8 @@ def find_placeholder_spans(
         raise ValueError(
             f"The prompt has {total} video placeholders in {len(runs)} runs ({lengths}), which cannot be shared out "
             f"among {num_videos} videos{implied}. Write one video token a video into the prompt and let "
-            "AOTLlavaOnevisionProcessor expand it; in a later turn, leave out the pixels of videos that the cache holds "
-            "already."
+            "AOTLlavaOnevisionProcessor expand it; in a later turn, leave out the pixels of videos that the cache "
+            "holds already."
         )
     return spans
 
