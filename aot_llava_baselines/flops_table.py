@@ -1,13 +1,17 @@
-"""The FLOPs columns of the paper's Tables 1 and 2, from each method's own layers and tokens."""
+"""The FLOPs columns of the paper's Tables 1 and 2, from each method's own layers and tokens; then the whole cost.
 
+`python -m aot_llava_baselines.flops_table` prints both; `honest_flops` counts the second.
+"""
+
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from . import build_baseline
-from .cost import method_flops
+from .cost import LLAVA_7B, reading_cost
+from .honest_flops import as_markdown as honest_markdown
 from .interface import Baseline
+from .registry import build_baseline
 
-QWEN2_7B = {"num_layers": 28, "hidden_size": 3584, "intermediate_size": 18944}
 # Frames, and tokens of a frame without newlines.
 LLAVA_ONEVISION, LLAVA_VIDEO = (32, 196), (64, 169)
 ONE_FRAME_COUNT = "one count a frame, for all methods of the row"
@@ -43,13 +47,13 @@ class Cost:
     @property
     def teraflops(self) -> float:
         """By Eq. 17."""
-        return method_flops(self.method, self.num_tokens, **QWEN2_7B) / 1e12
+        return _eq17(self.method, self.num_tokens)
 
     @property
     def percent(self) -> float:
         """Of all tokens; the paper divides the figures that it prints."""
         frames, tokens_per_frame = self.video
-        whole = method_flops(build_baseline("visionzip"), frames * tokens_per_frame, **QWEN2_7B) / 1e12
+        whole = _eq17(Baseline(), frames * tokens_per_frame)
         return 100 * round(self.teraflops, 1) / round(whole, 1)
 
     @property
@@ -60,8 +64,12 @@ class Cost:
     @property
     def layers(self) -> str:
         """Layers times tokens, as `2 x 6272 + 26 x 1254`."""
-        counts = self.method.tokens_per_layer(self.num_tokens, QWEN2_7B["num_layers"])
+        counts = self.method.tokens_per_layer(self.num_tokens, LLAVA_7B.num_layers)
         return " + ".join(f"{counts.count(count)} x {count}" for count in dict.fromkeys(counts))
+
+
+def _eq17(method: Baseline, num_tokens: int) -> float:
+    return reading_cost(method, LLAVA_7B, 1, num_tokens).eq17 / 1e12
 
 
 def paper_costs() -> Iterator[Cost]:
@@ -102,4 +110,7 @@ def as_markdown() -> str:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # a console may have no such letter
     print(as_markdown())
+    print()
+    print(honest_markdown())

@@ -5,10 +5,11 @@ from typing import Annotated
 
 import typer
 
+from hub_upload.command import push
+from hub_upload.plain_errors import PlainErrors
+
 from .benchmark import PASS_ON, benchmark
 from .generate import generate
-from .plain_errors import PlainErrors
-from .push import push
 from .visualize import visualize
 
 app = typer.Typer(cls=PlainErrors, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)

@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 import typer
 
-from .suggestions import did_you_mean
+from hub_upload.suggestions import did_you_mean
 
 _ADDRESS = re.compile(r"(https?://|file://|data:)", re.IGNORECASE)
 

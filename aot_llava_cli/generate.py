@@ -22,7 +22,7 @@ from .arguments import (
     read_share,
 )
 from .mini import MINI_QUESTION, mini_unless_named
-from .video_look import looked_at, shorten
+from .video_look import looked_at, shown
 
 _Prompt = Annotated[
     str | None,
@@ -75,7 +75,7 @@ def generate(
         check_device(device, answer.find_device)
         # The video before the weights: a file that cannot be read need not wait for them.
         processor = answer.load_processor(model, retention_ratio, revision)
-        _say(f"Reading {shorten(video)}")
+        _say(f"Reading {shown(video)}")
         question = answer.read_question(processor, file, prompt, num_frames)
     llava = answer.load_model(model, retention_ratio, revision, device, dtype)
     result = answer.stream_answer(llava, processor, question, max_new_tokens)

@@ -9,9 +9,10 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from aot_llava_cli.suggestions import did_you_mean
+from hub_upload.console import never_stop_at_a_letter
+from hub_upload.suggestions import did_you_mean
 
 DESCRIPTION = """\
 Speed and memory of AOT against the stock model, with real layer sizes and
@@ -41,6 +42,11 @@ class OneLineParser(argparse.ArgumentParser):
             known = re.findall(r"--[a-z][\w-]*", self.format_usage())
             self.error(f"unrecognized arguments: {' '.join(unknown)}.{did_you_mean(unknown[0], known)}")
         return options, unknown
+
+    def parse_args(self, *arguments: Any, **options: Any) -> Any:
+        """Reads the command line; from here on no letter stops the program."""
+        never_stop_at_a_letter()
+        return super().parse_args(*arguments, **options)
 
     def error(self, message: str) -> NoReturn:
         """Ends the program."""

@@ -22,7 +22,7 @@ from benchmarks.options import OneLineParser, count
 ROOT = Path(__file__).parents[1]
 MIB = 1 << 20
 SIZES = (256, 2048)
-SHARD_MIB = 512
+VOCABULARY = ("language_model.model.embed_tokens.weight", "language_model.lm_head.weight")
 VARIANT = "llava-onevision-7b-10-uniform"
 
 PUSH = """
@@ -98,26 +98,34 @@ def _push(folder: Path, size: int) -> tuple[float, float, float]:
 
 
 def _make_base(folder: Path, size: int) -> None:
-    """The mini checkpoint with other weights: shards of random bytes, written without holding them in memory."""
+    """The mini checkpoint with a vocabulary as large as that: random bytes, written without holding them in memory."""
+    from safetensors.numpy import load_file, save_file
+
     shutil.copytree(MINI_CHECKPOINT, folder)
+    weights = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
-    sizes = [min(SHARD_MIB, size - start) for start in range(0, size, SHARD_MIB)]
-    weight_map = {}
-    for number, shard_size in enumerate(sizes, start=1):
-        name = f"model-{number:05}-of-{len(sizes):05}.safetensors"
-        weight_map[f"weight_{number}"] = name
-        _write_shard(folder / name, f"weight_{number}", shard_size)
+    width = weights.pop(VOCABULARY[0]).shape[1]
+    del weights[VOCABULARY[1]]
+    rows = size * MIB // (len(VOCABULARY) * 2 * width)
+    files = [f"model-{number:05}-of-00003.safetensors" for number in (1, 2, 3)]
+    save_file(weights, folder / files[0], metadata={"format": "pt"})
+    for file, name in zip(files[1:], VOCABULARY):
+        _write_shard(folder / file, name, [rows, width])
+    weight_map = {**dict.fromkeys(weights, files[0]), **dict(zip(VOCABULARY, files[1:]))}
     index = {"metadata": {"total_size": size * MIB}, "weight_map": weight_map}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["vocab_size"] = rows
+    (folder / "config.json").write_text(json.dumps(config))
 
 
-def _write_shard(file: Path, tensor: str, size: int) -> None:
-    described = {tensor: {"dtype": "U8", "shape": [size * MIB], "data_offsets": [0, size * MIB]}}
-    header = json.dumps(described).encode()
+def _write_shard(file: Path, tensor: str, shape: list[int]) -> None:
+    size = 2 * shape[0] * shape[1]
+    header = json.dumps({tensor: {"dtype": "F16", "shape": shape, "data_offsets": [0, size]}}).encode()
     with open(file, "wb") as shard:
         shard.write(struct.pack("<Q", len(header)) + header)
-        for _ in range(size):
-            shard.write(os.urandom(MIB))
+        for start in range(0, size, MIB):
+            shard.write(os.urandom(min(MIB, size - start)))
 
 
 if __name__ == "__main__":

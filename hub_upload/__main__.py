@@ -2,8 +2,8 @@
 
 import typer
 
-from aot_llava_cli.plain_errors import PlainErrors
-from aot_llava_cli.push import push
+from .command import push
+from .plain_errors import PlainErrors
 
 
 def main() -> None:

@@ -5,24 +5,22 @@ the data begins. So only the header is made anew, and the data is streamed behin
 """
 
 import dataclasses
-import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .base import Base
-from .errors import PushError
-from .files import CHUNK, FileOnDisk, FileOnHub, GeneratedFile, as_json, is_weights, target_in
+from .errors import PushError, in_one_line
+from .files import CHUNK, FileOnDisk, FileOnHub, GeneratedFile, as_json, target_in
 from .hub import Hub
 from .package_code import llava_video_checkpoint
+from .safetensors_header import METADATA, BadHeaderError, header_bytes, read_header
+from .selection import INDEX, is_weights
+from .strict_json import read_object
 
-INDEX = "model.safetensors.index.json"
-LENGTH = 8
-# safetensors' own limit.
-LONGEST_HEADER = 100_000_000
 _NEW_NAMES = re.compile(
     r"lm_head\.weight|model\.(image_newline|(vision_tower|multi_modal_projector|language_model)\..+)"
 )
@@ -56,34 +54,42 @@ def converted(base: Base, hub: Hub) -> Base:
     """The base with its weights and their index under transformers' names.
 
     Raises:
-        PushError: if it is no original LLaVA-Video checkpoint, or has a name that is not LLaVA-Video's.
+        PushError: if it is no original LLaVA-Video checkpoint, has a name that is not LLaVA-Video's, or two that
+            become one.
     """
     if not base.is_original:
         raise PushError(f"--convert is for original LLaVA-Video checkpoints, and {base.location} is none.")
-    return dataclasses.replace(base, files=tuple(_converted(file, hub) for file in base.files))
+    names = _new_names(base.tensors, base.location)
+    return dataclasses.replace(
+        base,
+        files=tuple(_converted(file, hub) for file in base.files),
+        tensors={names[name]: tensor for name, tensor in base.tensors.items()},
+    )
 
 
 def rename_keys(source: Path, target: Path, advance: Callable[[int], object] = lambda _: None) -> None:
-    """Copies a safetensors file under new names, in little memory.
+    """Copies a safetensors file under new names, in little memory; nothing is written of one that is damaged.
 
     Raises:
-        PushError: if the file is damaged, or has a name that is not LLaVA-Video's.
+        PushError: if the file is damaged, has a name that is not LLaVA-Video's, or two that become one.
     """
-    with open(source, "rb") as old, open(target, "wb") as new:
-        length = int.from_bytes(old.read(LENGTH), "little")
-        if not 2 <= length <= min(LONGEST_HEADER, os.fstat(old.fileno()).st_size - LENGTH):
-            raise PushError(f"{source} is no safetensors file, or it is cut short: download it again.")
+    with open(source, "rb") as old:
+
+        def read(first: int, count: int) -> bytes:
+            old.seek(first)
+            return old.read(count)
+
         try:
-            header = json.loads(old.read(length))
-        except ValueError as error:
-            raise PushError(f"{source} has a damaged header ({error}): download it again.") from error
-        renamed = {name if name == "__metadata__" else _new_name(name, source): header[name] for name in header}
-        content = json.dumps(renamed, separators=(",", ":")).encode()
-        content += b" " * (-len(content) % 8)
-        new.write(len(content).to_bytes(LENGTH, "little") + content)
-        while chunk := old.read(CHUNK):
-            new.write(chunk)
-            advance(len(chunk))
+            header = read_header(read, os.fstat(old.fileno()).st_size)
+        except BadHeaderError as error:
+            raise PushError(f"{source} {error}.") from error
+        names = {METADATA: METADATA, **_new_names(header.tensors, source)}
+        old.seek(header.length)
+        with open(target, "wb") as new:
+            new.write(header_bytes({names[name]: value for name, value in header.values.items()}))
+            while chunk := old.read(CHUNK):
+                new.write(chunk)
+                advance(len(chunk))
 
 
 def _converted(file: Any, hub: Hub) -> Any:
@@ -92,17 +98,33 @@ def _converted(file: Any, hub: Hub) -> Any:
     if file.path != INDEX:
         return file
     on_disk = hub.fetch(file) if isinstance(file, FileOnHub) else file
-    index = json.loads(on_disk.file.read_text(encoding="utf-8"))
-    weight_map = {_new_name(name, on_disk.file): shard for name, shard in index["weight_map"].items()}
+    index = read_object(on_disk.file, str(on_disk.file), "download or save it again.")
+    names = _new_names(index["weight_map"], on_disk.file)
+    weight_map = {names[name]: shard for name, shard in index["weight_map"].items()}
     return GeneratedFile(INDEX, as_json({**index, "weight_map": weight_map}))
 
 
-def _new_name(name: str, source: Path) -> str:
+def _new_names(names: Iterable[str], source: Path | str) -> dict[str, str]:
+    """The name in the model of each name in the file."""
+    new_names = {name: _new_name(name, source) for name in names}
+    olds = {new: old for old, new in new_names.items()}
+    for old, new in new_names.items():
+        if olds[new] != old:
+            both = in_one_line(f"{old} and {olds[new]}")
+            raise PushError(
+                f"{source} has {both}, which are the same weights under transformers' names: save it again."
+            )
+    return new_names
+
+
+def _new_name(name: str, source: Path | str) -> str:
     new_name = name
     for pattern, replacement in llava_video_checkpoint().KEY_RENAMINGS.items():
         new_name, count = re.subn(pattern, replacement, name)
         if count:
             break
     if not _NEW_NAMES.fullmatch(new_name) or ".head." in new_name:
-        raise PushError(f"{source} has weights called {name}, which LLaVA-Video does not have: use another base.")
+        raise PushError(
+            f"{source} has weights called {in_one_line(name)}, which LLaVA-Video does not have: use another base."
+        )
     return new_name

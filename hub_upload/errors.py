@@ -35,7 +35,7 @@ LONGEST_LINE = 400
 RUN_AGAIN = "Run the same command again: it goes on where it stopped."
 
 _REMEDIES = {
-    400: "Run the same command again; if that does not help, update huggingface_hub.",
+    400: "The Hub does not take this as it is: an update of huggingface_hub may help.",
     401: "Log in with `hf auth login`, or give a valid token with --token.",
     402: "The account needs a plan that allows this: see https://huggingface.co/pricing.",
     403: "Use a token with write permission for the target (https://huggingface.co/settings/tokens), or another "
@@ -47,6 +47,7 @@ _REMEDIES = {
     413: "A file is larger than the Hub takes: save the base in smaller shards "
     '(`model.save_pretrained(folder, max_shard_size="5GB")`) and push that folder.',
     422: "The Hub did not get the bytes that it was told to expect: run the same command again.",
+    451: "The Hub may not give this out.",
     429: "Wait a few minutes and run the same command again: it goes on where it stopped.",
 }
 _TRANSIENT_STATUS = {408, 409, 412, 425, 429, 500, 502, 503, 504}
@@ -82,7 +83,8 @@ def diagnose(error: BaseException) -> Diagnosis:
                 f"the connection to the Hub failed ({cause})", f"Check the network. {RUN_AGAIN}", is_transient=True
             )
     if isinstance(error, (ValueError, OSError)):
-        return Diagnosis(in_one_line(error), RUN_AGAIN)
+        # Of this machine, or of what was asked for: it would be the same again.
+        return Diagnosis(in_one_line(error), "")
     told = f"{type(chain[-1]).__name__}: {in_one_line(chain[-1])}"
     return Diagnosis(f"huggingface_hub did not understand the Hub's answer ({told})", RUN_AGAIN)
 
@@ -115,8 +117,12 @@ def _diagnose_status(error: hub_errors.HfHubHTTPError) -> Diagnosis:
         remedy = "There is no such branch, tag or commit: check the revision."
     elif isinstance(error, hub_errors.RepositoryNotFoundError):
         remedy = _REMEDIES[404]
-    elif remedy is None:
+    elif status == 400 and "digest" in _describe(error).lower():
+        remedy = _REMEDIES[422]
+    elif remedy is None and status in _TRANSIENT_STATUS:
         remedy = f"The Hub has a problem (https://status.huggingface.co). {RUN_AGAIN}"
+    elif remedy is None:
+        remedy = "If the Hub has a problem, https://status.huggingface.co tells; otherwise update huggingface_hub."
     return Diagnosis(_describe(error), remedy, status in _TRANSIENT_STATUS, _retry_after(error))
 
 
@@ -131,9 +137,18 @@ def _describe(error: hub_errors.HfHubHTTPError) -> str:
 
 def in_one_line(told: object) -> str:
     """A value or an error as text in one line, of which too long a one loses its middle."""
-    line = " ".join(str(told).split())
+    line = printable(" ".join(str(told).split()))
     half = LONGEST_LINE // 2
     return line if len(line) <= LONGEST_LINE else f"{line[:half]}…{line[-half:]}"
+
+
+def printable(text: str) -> str:
+    """The text with what would steer a terminal made visible; line breaks stay."""
+    return re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]", _escape, text)
+
+
+def _escape(match: re.Match) -> str:
+    return match[0].encode("unicode_escape").decode("ascii")
 
 
 def _retry_after(error: hub_errors.HfHubHTTPError) -> float | None:

@@ -74,6 +74,11 @@ class FileOnDisk:
         operation.upload_info.sha256 = bytes.fromhex(self.sha256)
         return operation
 
+    def read(self, limit: int) -> bytes:
+        """The content of a small file, up to so many bytes."""
+        with open(self.file, "rb") as file:
+            return file.read(limit)
+
     def _read_into(self, update: Callable[[bytes], Any]) -> None:
         with open(self.file, "rb") as file:
             while chunk := file.read(CHUNK):
@@ -117,11 +122,6 @@ class FileOnHub:
 
 
 File = GeneratedFile | FileOnDisk | FileOnHub
-
-
-def is_weights(path: str) -> bool:
-    """Whether the file holds weights that this program publishes."""
-    return path.endswith(".safetensors")
 
 
 def readable_size(num_bytes: int) -> str:

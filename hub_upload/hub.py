@@ -4,13 +4,16 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, hf_hub_url
+from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
 from .errors import DamagedDownloadError, PushError, diagnose
 from .files import FileOnDisk, FileOnHub
 
 ATTEMPTS = 5
 LONGEST_WAIT = 600
+# Seconds without a byte.
+LONGEST_SILENCE = 60
 
 Result = TypeVar("Result")
 
@@ -44,7 +47,7 @@ class Hub:
                 diagnosis = diagnose(error)
                 wait = 2.0 ** (attempt - 1) if diagnosis.wait is None else diagnosis.wait
                 if not diagnosis.is_transient or attempt == ATTEMPTS or wait > LONGEST_WAIT:
-                    raise PushError(f"{doing}: {diagnosis.cause}. {diagnosis.remedy}") from error
+                    raise PushError(f"{doing}: {diagnosis.cause}. {diagnosis.remedy}".rstrip()) from error
                 self._warn(f"{doing}: {diagnosis.cause}. Trying again in {wait:.0f} s ({attempt} of {ATTEMPTS - 1}).")
                 time.sleep(wait)
         raise AssertionError("unreachable")
@@ -52,6 +55,28 @@ class Hub:
     def fetch(self, file: FileOnHub) -> FileOnDisk:
         """Downloads a file into huggingface_hub's cache and checks it against the hash that the Hub tells."""
         return self.call(f"Downloading {file.path} of {file.repo_id}", self._fetch, file)
+
+    def read_range(self, file: FileOnHub, first: int, stop: int) -> bytes:
+        """Some bytes of a file, from `first` up to `stop`; the rest does not come down. It is not tried again here."""
+        url = hf_hub_url(file.repo_id, file.path, revision=file.revision, endpoint=self.api.endpoint)
+        headers = {**build_hf_headers(token=self.api.token), "Range": f"bytes={first}-{stop - 1}"}
+        headers["Accept-Encoding"] = "identity"
+        session = get_session()
+        with session.stream("GET", url, headers=headers, timeout=LONGEST_SILENCE, follow_redirects=True) as response:
+            if response.is_error:
+                response.read()  # the reason
+            hf_raise_for_status(response)
+            # A server that knows no ranges sends the file from its beginning.
+            skipped = 0 if response.status_code == 206 else first
+            content = b""
+            for chunk in response.iter_bytes():
+                content += chunk
+                if len(content) >= skipped + stop - first:
+                    break
+        content = content[skipped : skipped + stop - first]
+        if len(content) < stop - first:
+            raise DamagedDownloadError(f"{file.path} arrived cut short")
+        return content
 
     def _fetch(self, file: FileOnHub) -> FileOnDisk:
         path = self.api.hf_hub_download(file.repo_id, file.path, revision=file.revision)

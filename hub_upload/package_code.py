@@ -12,16 +12,6 @@ from typing import Any
 
 PACKAGE = "modeling_aot_llava"
 
-# The entries `auto_map` by which transformers finds the classes.
-CODE_OF_CONFIG = {
-    "AutoConfig": "configuration_aot_llava.AOTLlavaOnevisionConfig",
-    "AutoModel": "modeling_aot_llava.AOTLlavaOnevisionModel",
-    "AutoModelForImageTextToText": "modeling_aot_llava.AOTLlavaOnevisionForConditionalGeneration",
-    "AutoModelForMultimodalLM": "modeling_aot_llava.AOTLlavaOnevisionForConditionalGeneration",
-    "AutoModelForPreTraining": "modeling_aot_llava.AOTLlavaOnevisionForConditionalGeneration",
-}
-CODE_OF_PROCESSOR = {"AutoProcessor": "processing_aot_llava.AOTLlavaOnevisionProcessor"}
-
 
 @cache
 def package_folder() -> Path:
@@ -35,7 +25,7 @@ def package_folder() -> Path:
 @cache
 def package_code() -> dict[str, bytes]:
     """The remote code on the Hub, byte for byte: the modules that hold the classes, and all that these import."""
-    entries = {*CODE_OF_CONFIG.values(), *CODE_OF_PROCESSOR.values()}
+    entries = {*auto_map().AUTO_MAP_OF_CONFIG.values(), *auto_map().AUTO_MAP_OF_PROCESSOR.values()}
     needed, unread = {}, {entry.split(".")[0] for entry in entries}
     while unread:
         module = unread.pop()
@@ -61,6 +51,11 @@ def aot_defaults() -> dict[str, Any]:
 def llava_video_checkpoint() -> ModuleType:
     """The module that reads original LLaVA-Video checkpoints."""
     return _module("llava_video_checkpoint")
+
+
+def auto_map() -> ModuleType:
+    """By which entries transformers finds the classes."""
+    return _module("auto_map")
 
 
 def cost_model() -> ModuleType:

@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 from .conversion import RenamedWeights
 from .errors import PushError
-from .files import CHUNK, FileOnDisk, GeneratedFile, is_weights, readable_size, target_in
+from .files import CHUNK, FileOnDisk, GeneratedFile, readable_size, target_in
+from .selection import is_weights
 
 try:
     import fcntl

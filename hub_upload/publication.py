@@ -7,12 +7,14 @@ from .base import Base
 from .errors import PushUsageError
 from .files import File, FileOnDisk, FileOnHub, readable_size
 from .model_card import model_card, readable_flops
+from .names import MAIN
 from .operating_point import OperatingPoint
 from .repository import repository_files
-from .target import BranchState, needed_changes
+from .target import BranchState, Changes, with_sizes
 from .variants import Variant
 
-MAIN = "main"
+# Of the files that are left out.
+MOST_NAMED = 100
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,17 @@ def make_publication(
 def describe_base(base: Base) -> str:
     size = readable_size(sum(file.size for file in base.files))
     at = f" at commit {base.revision}" if base.is_on_hub else ", a local folder"
-    left_out = f"\n          left out: {', '.join(base.left_out)}" if base.left_out else ""
-    return f"Base      {base.location}{at} ({len(base.files)} files, {size}){left_out}"
+    lines = [f"Base      {base.location}{at} ({len(base.files)} files, {size})"]
+    if base.left_out:
+        rest = len(base.left_out) - MOST_NAMED
+        more = f" and {rest:,} more" if rest > 0 else ""
+        lines.append(f"          left out: {', '.join(base.left_out[:MOST_NAMED])}{more}")
+    if base.private_fields:
+        fields = [f"{', '.join(names)} of {path}" for path, names in base.private_fields.items()]
+        lines.append(f"          left out as nobody's business: {'; '.join(fields)}")
+    if base.is_quantised:
+        lines.append("          quantised: names and shapes of the weights are not compared with the config")
+    return "\n".join(lines)
 
 
 def describe_point(publication: Publication, where: str) -> str:
@@ -80,18 +91,21 @@ def describe_point(publication: Publication, where: str) -> str:
 
 
 def describe_transfers(
-    planned: Sequence[Publication], states: Sequence[BranchState], can_copy_from_base: bool, overwrite: bool
+    planned: Sequence[Publication],
+    states: Sequence[BranchState],
+    all_changes: Sequence[Changes],
+    can_copy_from_base: bool,
 ) -> list[str]:
     """What would move and how: file by file for the first branch, in sums for the others and for all."""
     lines: list[str] = []
     totals: dict[str, list[File]] = {}
     # By name and size: hashes would mean to read a local base's weights, and this is only a description.
     in_target = {(file.path, file.size) for state in states for file in state.files.values() if file.is_large}
-    for number, (publication, state) in enumerate(zip(planned, states)):
-        changes = needed_changes(publication.files, state, FileOnHub.is_same_as, overwrite)
+    for number, (publication, changes) in enumerate(zip(planned, all_changes)):
         ways: dict[str, list[File]] = {}
         for file in publication.files:
             way = _way(file, in_target, can_copy_from_base) if file in changes.write else "already there"
+            way = "kept as you edited it" if file.path in changes.keep else way
             ways.setdefault(way, []).append(file)
             totals.setdefault(way, []).append(file)
         in_target |= {(file.path, file.size) for file in publication.files if _is_large(file)}
@@ -99,6 +113,8 @@ def describe_transfers(
         lines += _describe_files(ways) if number == 0 else [f"  {_describe_sums(ways)}"]
         if changes.delete:
             lines.append(f"  deleted: {', '.join(changes.delete)}")
+        if changes.lost:
+            lines.append(f"  lost by --overwrite: {with_sizes(changes.lost)}")
     return [*lines, "", f"In all    {_describe_sums(totals)}"]
 
 
@@ -107,7 +123,7 @@ def _describe_files(ways: dict[str, list[File]]) -> list[str]:
     lines = []
     for way, files in ways.items():
         lines.append(f"  {_describe_sums({way: files})}")
-        if way != "already there":
+        if way not in ("already there", "kept as you edited it"):
             lines += [f"    {file.path:<{width}}  {readable_size(file.size):>7}" for file in files]
     return lines
 

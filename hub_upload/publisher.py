@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete
 from huggingface_hub.errors import HfHubHTTPError
@@ -9,10 +10,12 @@ from huggingface_hub.errors import HfHubHTTPError
 from .base import Base
 from .errors import PushError, diagnose, is_refused_copy
 from .files import File, FileOnHub, readable_size
+from .history import commit_title
 from .hub import Hub
 from .operating_point import Checkpoint, load_without_weights
-from .publication import MAIN, Publication
-from .target import BranchState, Changes, check_may_write, needed_changes, read_branch
+from .publication import Publication
+from .repository_guard import RepositoryGuard
+from .target import BranchState, Changes, read_branch
 
 
 def can_copy_between_repositories() -> bool:
@@ -32,28 +35,45 @@ class Publisher:
         base: where the weights come from.
         overwrite: whether a branch that holds something else may be replaced.
         say: called with a line of text for the user.
+        private: whether nothing may go to a repository that is not private.
     """
 
-    def __init__(self, hub: Hub, repo_id: str, base: Base, overwrite: bool, say: Callable[[str], None]):
+    def __init__(
+        self,
+        hub: Hub,
+        repo_id: str,
+        base: Base,
+        overwrite: bool,
+        say: Callable[[str], None],
+        private: bool = False,
+    ):
         self._hub = hub
         self._repo_id = repo_id
         self._base = base
-        self._overwrite = overwrite
         self._say = say
+        self._private = private
+        self._guard = RepositoryGuard(hub, repo_id, base, overwrite, self._is_same)
         self.can_copy_from_base = base.is_on_hub and can_copy_between_repositories()
         self._large_files: dict[str, FileOnHub] = {}
 
     def look_at(self, branch: str) -> BranchState:
         """Reads a branch, and refuses to go on if it holds something that is not to be overwritten."""
-        state = self._hub.call(
-            f"Looking at {self._repo_id}, branch {branch}", read_branch, self._hub.api, self._repo_id, branch
-        )
-        self._check(branch, state)
-        return state
+        return self._hub.call(f"Looking at {self._repo_id}, branch {branch}", self._look_at, branch)
 
-    def create_repository(self, private: bool) -> None:
+    def plan(self, publication: Publication, state: BranchState) -> Changes:
+        """What publishing would change.
+
+        Raises:
+            PushError: if something would go that is not to be overwritten.
+        """
+        doing = f"Looking at {self._repo_id}, branch {publication.branch}"
+        changes = self._hub.call(doing, self._guard.changes, publication, state)
+        self._guard.agree(publication.branch, changes)
+        return changes
+
+    def create_repository(self) -> None:
         """Creates the repository, unless it is there."""
-        self._hub.call(f"Creating {self._repo_id}", self._create_repository, private)
+        self._hub.call(f"Creating {self._repo_id}", self._create_repository)
 
     def publish(self, publication: Publication) -> str:
         """Brings one branch up to date, compares every file with what it should be, and returns the commit.
@@ -62,12 +82,13 @@ class Publisher:
             PushError: if it cannot be done, or something is not as it should be.
         """
         doing = f"Publishing {self._repo_id}, branch {publication.branch}"
-        commit, is_new = self._hub.call(doing, self._bring_up_to_date, publication)
-        if is_new:
-            self._hub.call(
-                f"Verifying {self._repo_id}, branch {publication.branch}", self._verify, publication, commit
-            )
-        self._say(f"{publication.branch}: " + (f"published as commit {commit}." if is_new else "was there already."))
+        commit, changes = self._hub.call(doing, self._bring_up_to_date, publication)
+        if changes:
+            verifying = f"Verifying {self._repo_id}, branch {publication.branch}"
+            self._hub.call(verifying, self._verify, publication, commit, changes)
+        kept = f" {', '.join(changes.keep)} is kept as you edited it." if changes.keep else ""
+        done = f"published as commit {commit}." if changes else "was there already."
+        self._say(f"{publication.branch}: {done}{kept}")
         return commit
 
     def load(self, publications: Sequence[Publication], commits: Sequence[str]) -> None:
@@ -87,34 +108,48 @@ class Publisher:
         ]
         load_without_weights(checkpoints, self._hub.api)
 
-    def _create_repository(self, private: bool) -> None:
+    def _look_at(self, branch: str) -> BranchState:
+        state = read_branch(self._hub.api, self._repo_id, branch)
+        if state.repository_exists:
+            self._check_visibility()
+        if state.commit is not None:
+            self._guard.check_content(branch, state)
+        elif state.repository_exists:
+            self._guard.beginning()
+        return state
+
+    def _create_repository(self) -> None:
         # The Hub's own default may be private for an organisation.
-        visibility = {"private": True} if private else {}
+        visibility = {"private": True} if self._private else {}
         try:
             self._hub.api.create_repo(self._repo_id, **visibility)
         except HfHubHTTPError as error:
             if error.response.status_code != 409 or not self._hub.api.repo_exists(self._repo_id):
                 raise
+        self._check_visibility()
 
-    def _check(self, branch: str, state: BranchState) -> None:
-        if not self._overwrite:
-            where = f"{self._repo_id}, branch {branch},"
-            check_may_write(where, state, self._base, lambda file: self._hub.fetch(file).file)
+    def _check_visibility(self, what: str = "nothing was published") -> None:
+        """Somebody may have made the repository, or made it public, since it was looked at."""
+        if self._private and self._hub.api.model_info(self._repo_id).private is not True:
+            raise PushError(
+                f"{self._repo_id} is public, and --private was given: {what}. Make it private (in its settings on the "
+                "Hub), give another --repo-id, or leave --private out."
+            )
 
-    def _bring_up_to_date(self, publication: Publication) -> tuple[str, bool]:
-        """Returns the branch's commit, and whether it was made now."""
+    def _bring_up_to_date(self, publication: Publication) -> tuple[str, Changes]:
+        """Returns the branch's commit and what was changed."""
+        self._check_visibility()
         state = read_branch(self._hub.api, self._repo_id, publication.branch)
         has_begun_now = state.commit is None
         if has_begun_now:
             state = self._begin_branch(publication.branch)
-        else:
-            self._check(publication.branch, state)
         self._remember(state)
-        changes = needed_changes(publication.files, state, self._is_same, self._overwrite or has_begun_now)
+        changes = self._guard.changes(publication, state, has_begun_now)
+        self._guard.check_agreed(publication.branch, changes)
         if not changes:
-            return state.commit, False
+            return state.commit, changes
         try:
-            return self._commit(publication, state, changes), True
+            return self._commit(publication, state, changes), changes
         except Exception as error:
             if not (self.can_copy_from_base and is_refused_copy(error)):
                 raise
@@ -122,25 +157,30 @@ class Publisher:
             return self._bring_up_to_date(publication)
 
     def _begin_branch(self, branch: str) -> BranchState:
-        """A new branch begins at the repository's first commit, which is empty: no variant stands there by mistake."""
+        """A new branch begins where the repository did, with nothing in it: no variant stands there by mistake."""
         api = self._hub.api
-        *_, first_commit = api.list_repo_commits(self._repo_id, revision=MAIN)
-        api.create_branch(self._repo_id, branch=branch, revision=first_commit.commit_id)
+        api.create_branch(self._repo_id, branch=branch, revision=self._guard.beginning())
         return read_branch(api, self._repo_id, branch)
 
     def _commit(self, publication: Publication, state: BranchState, changes: Changes) -> str:
         base = self._base
-        at = f"@{base.revision[:7]}" if base.is_on_hub else ""
+        # The name of a folder is nobody's business.
+        source = f"{base.location.split('/')[-1]}@{base.revision[:7]}" if base.is_on_hub else "a local checkpoint"
         operations = [
             *(self._operation(file) for file in changes.write),
             *(CommitOperationDelete(path, is_folder=False) for path in changes.delete),
         ]
+        target: dict[str, Any] = {"repo_id": self._repo_id, "revision": publication.branch}
+        if self._private:
+            # What takes long comes first, so that the last look is just before the commit.
+            additions = [operation for operation in operations if isinstance(operation, CommitOperationAdd)]
+            self._hub.api.preupload_lfs_files(additions=additions, **target)
+            self._check_visibility()
         return self._hub.api.create_commit(
-            self._repo_id,
-            operations,
-            commit_message=f"AOT variant {publication.variant.name} of {base.location.rstrip('/').split('/')[-1]}{at}",
-            revision=publication.branch,
+            operations=operations,
+            commit_message=commit_title(publication.variant.name, source),
             parent_commit=state.commit,
+            **target,
         ).oid
 
     def _operation(self, file: File) -> CommitOperationAdd | CommitOperationCopy:
@@ -175,10 +215,11 @@ class Publisher:
             return there.is_same_as(self._hub.fetch(file))
         return False
 
-    def _verify(self, publication: Publication, commit: str) -> None:
+    def _verify(self, publication: Publication, commit: str, changes: Changes) -> None:
+        self._check_visibility("it became so while this was published, and its files can be seen")
         state = read_branch(self._hub.api, self._repo_id, commit)
         self._remember(state)
-        there, wanted = state.files, publication.files
+        there, wanted = state.files, [file for file in publication.files if file.path not in changes.keep]
         missing = [file.path for file in wanted if file.path not in there]
         different = [file.path for file in wanted if file.path in there and not self._is_same(there[file.path], file)]
         for paths, what in ((missing, "lacks"), (different, "has another content than it should in")):

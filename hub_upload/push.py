@@ -4,22 +4,23 @@ import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from huggingface_hub import HfApi
 
-from .base import Base, read_base
+from .base import Base, check_base_names, read_base
 from .conversion import RenamedWeights, converted
 from .errors import PushError, PushUsageError
 from .files import File, FileOnHub, readable_size
 from .hub import Hub
 from .model_card import loading_lines
+from .names import MAIN, branch_problem, repo_id_problem, shown
 from .operating_point import Checkpoint, OperatingPoint, load_without_weights
+from .original_tower import check_tower, tower_of
 from .output_folder import OutputFolder, check_output, claim_output
 from .placing import place_files
 from .publication import (
-    MAIN,
     Publication,
     assign_branches,
     describe_base,
@@ -58,8 +59,10 @@ def run(options: Options, say: Callable[[str], None], warn: Callable[[str], None
         PushError: if something is wrong or goes wrong; no branch and no folder is then left half done.
     """
     variants = read_variants(options.variants, options.base)
-    _check(options)
     location = options.base or _only_base_model(variants)
+    _check(options)
+    check_base_names(location, options.base_revision)
+    assign_branches(variants, options.revision)
     with ExitStack() as held:
         # Before anything is read or asked for: a folder that must not be written costs no time.
         outputs = _claim_outputs(options, variants, location, held, warn)
@@ -69,6 +72,7 @@ def run(options: Options, say: Callable[[str], None], warn: Callable[[str], None
             base = converted(base, hub)
         say(describe_base(base))
         _warn_of_other_bases(base, variants, warn)
+        check_tower(base, warn)
         if options.output is not None:
             _write_folders(options, base, variants, outputs, hub, say)
         else:
@@ -80,8 +84,12 @@ def _check(options: Options) -> None:
         raise PushUsageError(
             "--repo-id is missing: name the repository to push to, or a folder to write with --output."
         )
-    if options.repo_id is not None and not re.fullmatch(r"[\w.-]+/[\w.-]+", options.repo_id):
-        raise PushUsageError(f"--repo-id {options.repo_id} is no repository: give owner/name.")
+    problem = repo_id_problem(options.repo_id) if options.repo_id is not None else None
+    if problem:
+        raise PushUsageError(f"--repo-id {shown(options.repo_id)} is no repository: give owner/name; {problem}.")
+    problem = branch_problem(options.revision) if options.revision is not None else None
+    if problem:
+        raise PushUsageError(f"--revision {shown(options.revision)} can be no branch: {problem}. Give another name.")
     if options.convert and options.output is None:
         raise PushUsageError(
             "--convert writes the weights under other names, which needs --output: give a folder, and push that."
@@ -135,6 +143,10 @@ def _load_before_anything_moves(base: Base, variants: Sequence[Variant], hub: Hu
             Checkpoint(f"variant {variant.name}", str(Path(folder, variant.name)), variant.num_frames)
             for variant in variants
         ]
+        if not base.is_quantised:
+            # All variants have these weights; AOT's fields ask for no others.
+            first = replace(checkpoints[0], weights=base.tensors, tower=tower_of(base))
+            checkpoints = [first, *checkpoints[1:]]
         points = load_without_weights(checkpoints, hub.api)
     return {variant.name: point for variant, point in zip(variants, points)}
 
@@ -176,7 +188,7 @@ def _on_disk(file: File | RenamedWeights, hub: Hub) -> File | RenamedWeights:
 
 def _push(options: Options, base: Base, variants: Sequence[Variant], hub: Hub, say: Callable[[str], None]) -> None:
     assigned = assign_branches(variants, options.revision)
-    publisher = Publisher(hub, options.repo_id, base, options.overwrite, say)
+    publisher = Publisher(hub, options.repo_id, base, options.overwrite, say, options.private)
     if not options.dry_run:
         hub.call("Checking the token", hub.api.whoami)
     states = [publisher.look_at(branch) for branch, _ in assigned]
@@ -184,13 +196,14 @@ def _push(options: Options, base: Base, variants: Sequence[Variant], hub: Hub, s
     planned = [make_publication(base, branch, variant, points, options.repo_id) for branch, variant in assigned]
     say(_describe_target(options, states))
     say(_describe_way(base, publisher))
-    say("\n".join(describe_transfers(planned, states, publisher.can_copy_from_base, options.overwrite)))
+    changes = [publisher.plan(publication, state) for publication, state in zip(planned, states)]
+    say("\n".join(describe_transfers(planned, states, changes, publisher.can_copy_from_base)))
     say("")
     if options.dry_run:
         say("Dry run: nothing was changed.")
         return
     if not states[0].repository_exists:
-        publisher.create_repository(options.private)
+        publisher.create_repository()
     commits = [publisher.publish(publication) for publication in planned]
     publisher.load(planned, commits)
     say("Verified: files, hashes of the weights, config and code.")
@@ -199,9 +212,7 @@ def _push(options: Options, base: Base, variants: Sequence[Variant], hub: Hub, s
 
 def _describe_target(options: Options, states: Sequence[BranchState]) -> str:
     if states[0].repository_exists:
-        return f"Target    {options.repo_id}, which exists" + (
-            " (--private changes nothing)" if options.private else ""
-        )
+        return f"Target    {options.repo_id}, which exists" + (" and is private" if options.private else "")
     return f"Target    {options.repo_id}, new and {'private' if options.private else 'public'}"
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from .base import Base
 from .files import File, GeneratedFile, as_json
-from .package_code import CODE_OF_CONFIG, CODE_OF_PROCESSOR, package_code
+from .package_code import auto_map, package_code
 from .variants import Variant
 
 _SHARED_WITH_PROCESSOR = ("mm_spatial_pool_mode", "mm_newline_position", "aot_newline_position")
@@ -33,7 +33,7 @@ def model_config(base: Base, variant: Variant) -> dict[str, Any]:
         **{name: value for name, value in variant.fields.items() if value is not None},
         "model_type": "aot_llava_onevision",
         "architectures": ["AOTLlavaOnevisionForConditionalGeneration"],
-        "auto_map": CODE_OF_CONFIG,
+        "auto_map": auto_map().AUTO_MAP_OF_CONFIG,
         "aot_base_model": base_model_id(base, variant),
         "aot_base_revision": base.revision,
     }
@@ -51,7 +51,7 @@ def processor_config(base: Base, variant: Variant) -> dict[str, Any]:
         **base.processor_config,
         **{name: config[name] for name in _SHARED_WITH_PROCESSOR if name in config},
         "processor_class": "AOTLlavaOnevisionProcessor",
-        "auto_map": CODE_OF_PROCESSOR,
+        "auto_map": auto_map().AUTO_MAP_OF_PROCESSOR,
         "retention_ratio": variant.fields["retention_ratio"],
         "num_clips": variant.fields["num_clips"],
         "num_frames": variant.num_frames,

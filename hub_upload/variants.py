@@ -1,6 +1,5 @@
 """A variant: AOT fields, the base model that they were chosen for and the number of frames. One JSON file each."""
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from .errors import PushError, PushUsageError, in_one_line
+from .names import MAIN, branch_problem, repo_id_problem, shown
 from .package_code import aot_defaults
+from .strict_json import read_object
+
+# A frame a second for eleven days: whoever asks for more has mistyped.
+MOST_FRAMES = 1_000_000
 
 # An installation has the folder inside this package, a checkout beside it.
 _FOLDERS = (Path(__file__).parent / "configuration", Path(__file__).parents[1] / "configuration")
@@ -53,20 +57,26 @@ def read_variant(file: Path) -> Variant:
         PushError: if it is no variant; the message names the file, the field and what is right. The values of AOT
             fields are checked later, by the config class itself and against the base.
     """
-    values = _read_json(file)
+    values = read_object(file, shown(str(file)), "correct it.")
     known = ["base_model", "num_frames", *aot_defaults()]
     for name in values:
         if name not in known:
             raise PushError(f"{file}: there is no field {in_one_line(repr(name))}. {_suggestion(name, known)}")
     base_model, num_frames = values.pop("base_model", None), values.pop("num_frames", None)
-    if not isinstance(base_model, str) or not re.fullmatch(r"[\w.-]+/[\w.-]+", base_model):
+    problem = repo_id_problem(base_model)
+    if problem:
+        raise PushError(f"{file}: `base_model` is {in_one_line(repr(base_model))}, but {problem}.")
+    if not isinstance(num_frames, int) or isinstance(num_frames, bool) or not 1 <= num_frames <= MOST_FRAMES:
         raise PushError(
-            f"{file}: `base_model` is {in_one_line(repr(base_model))}, but it must be a Hub ID, `owner/name`."
+            f"{file}: `num_frames` is {in_one_line(repr(num_frames))}, but it must be an integer from 1 to "
+            f"{MOST_FRAMES:,}."
         )
-    if not isinstance(num_frames, int) or isinstance(num_frames, bool) or num_frames < 1:
-        raise PushError(f"{file}: `num_frames` is {in_one_line(repr(num_frames))}, but it must be an integer from 1.")
-    if not re.fullmatch(r"\w[\w.-]*", file.stem) or file.stem == "main":
-        raise PushError(f"{file}: its name becomes a branch, so use letters, digits, `-`, `_` and `.`; not `main`.")
+    problem = branch_problem(file.stem)
+    if not re.fullmatch(r"\w[\w.-]*", file.stem) or file.stem == MAIN or problem:
+        raise PushError(
+            f"{shown(str(file))}: its name becomes a branch, so use letters, digits, `-`, `_` and `.`; not `main`"
+            f"{f' ({problem})' if problem else ''}."
+        )
     # What the base model does, the base says, unless the file does.
     defaults = {name: value for name, value in aot_defaults().items() if not name.startswith("mm_")}
     return Variant(file.stem, base_model, num_frames, {**defaults, **values})
@@ -113,16 +123,6 @@ def _papers_order(variant: Variant) -> tuple:
     fields = variant.fields
     # Values have not been checked yet, so they are compared as text.
     return fields["recipe"] != "paper", fields["clip_segmentation"] != "uniform", str(fields["retention_ratio"])
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise PushError(f"{file} is not JSON: {error}.") from error
-    if not isinstance(values, dict):
-        raise PushError(f"{file} holds a {type(values).__name__}, but a variant is an object: {{...}}.")
-    return values
 
 
 def _suggestion(name: str, known: Sequence[str] | dict[str, Any]) -> str:

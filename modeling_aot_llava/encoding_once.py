@@ -9,11 +9,11 @@ from transformers.video_utils import VideoMetadata
 
 from .call_videos import CallVideos
 from .encoded_video import EncodedVideo
-from .kept_video_tokens import configured_count, ratio_of
+from .kept_video_tokens import configured_count, ratio_of, tokens_to_keep
 from .offloading import own_parameters_loaded
 from .plain_numbers import plain
+from .prompt import Prompt
 from .prompt_fitting import encode_pixels, spans_of_videos
-from .prompt_layout import Prompt, tokens_to_keep
 from .video_marks import config_fields
 from .weights_fingerprint import fingerprint
 

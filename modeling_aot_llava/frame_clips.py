@@ -1,45 +1,10 @@
 """Dynamic clips: cut a video where its content changes (Sec. 8; FastVID's DySeg).
 
-Uniform clips need no features: `token_budget` plans them. `StepOrder` lays out the frames of either for the transport
-along time.
+Uniform clips need no features: `token_budget` plans them.
 """
-
-from dataclasses import dataclass
-from itertools import accumulate
 
 from torch import Tensor
 from torch.nn import functional
-
-
-@dataclass(frozen=True)
-class StepOrder:
-    """The frames of a video by their distance to the first frame of their clip; of one distance, longer clips first.
-
-    So the clips that still have a frame at some distance are always the first ones.
-
-    Attributes:
-        frames: (F) the frames in this order.
-        places: (F) where each frame stands in it.
-        clips_at: how many clips have a frame at distance 0, 1, ...
-        clip_ranks: (K) where the first frame of each clip stands, in the order of the video.
-        clip_lengths: (K) frames of each clip, in the order of the video.
-    """
-
-    frames: list[int]
-    places: list[int]
-    clips_at: list[int]
-    clip_ranks: list[int]
-    clip_lengths: tuple[int, ...]
-
-    @classmethod
-    def of(cls, clip_lengths: tuple[int, ...]) -> "StepOrder":
-        """The order of a video whose clips have these lengths."""
-        starts = [0, *accumulate(clip_lengths)]
-        longest_first = sorted(range(len(clip_lengths)), key=lambda clip: -clip_lengths[clip])
-        at = [[clip for clip in longest_first if clip_lengths[clip] > step] for step in range(max(clip_lengths))]
-        frames = [starts[clip] + step for step, clips in enumerate(at) for clip in clips]
-        places = sorted(range(len(frames)), key=frames.__getitem__)
-        return cls(frames, places, list(map(len, at)), [places[start] for start in starts[:-1]], clip_lengths)
 
 
 def dynamic_clip_lengths(

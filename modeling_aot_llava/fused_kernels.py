@@ -26,9 +26,6 @@ except ImportError:  # not every build of PyTorch brings it
 # Each copy of this module, as those that come from the Hub, registers operators of its own.
 NAMESPACE = re.sub(r"\W", "_", __name__)
 
-# What an operator puts on the GPU.
-LAUNCHES = {"sinkhorn": 1, "attention_received": 2}
-
 KERNEL_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 # NVIDIA's compute capability from which the kernels are used. On 7.5 they spill their registers, and ask for all of

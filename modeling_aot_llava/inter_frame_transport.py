@@ -1,18 +1,21 @@
 """Transport along time: later frames' tokens go into the first frame of their clip (Sec. 3.3, Algorithm 2).
 
-A step takes one frame of every clip that is long enough, so the frames are laid out by step first. What a step needs
-is then a slice, and all places are known on the host before the first one.
+A step takes the next frame of every clip that has one, against that clip's anchors. So the frames are laid out step by
+step, the longest clips first: then the frames of a step are a slice, its clips are the first ones of the anchors, and
+all places are known on the host before the first step. With clips of 3, 1 and 2 frames, numbered 012 3 45, the order
+is 0 4 3 (first frames), 1 5, 2.
 """
 
 import math
+from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 
 from .exact_products import exact_product
-from .frame_clips import StepOrder
 from .optimal_transport import aggregate, directions_of, nearest_anchor
-from .paper_recipe import PaperRecipe
+from .recipe import Recipe
 from .token_anchors import true_positions
 from .token_budget import TokenBudget
 
@@ -20,12 +23,41 @@ from .token_budget import TokenBudget
 SMALLEST_ROW_SUM = 1e-30
 
 
+@dataclass(frozen=True)
+class StepOrder:
+    """The frames of a video by their distance to the first frame of their clip; of one distance, longer clips first.
+
+    So the clips that still have a frame at some distance are always the first ones.
+
+    Attributes:
+        frames: (F) the frames in this order.
+        places: (F) where each frame stands in it.
+        clips_at: how many clips have a frame at distance 0, 1, ...
+        clip_places: (K) where the first frame of each clip stands, in the order of the video.
+    """
+
+    frames: list[int]
+    places: list[int]
+    clips_at: list[int]
+    clip_places: list[int]
+
+    @classmethod
+    def of(cls, clip_lengths: tuple[int, ...]) -> "StepOrder":
+        """The order of a video whose clips have these lengths."""
+        starts = [0, *accumulate(clip_lengths)]
+        longest_first = sorted(range(len(clip_lengths)), key=lambda clip: -clip_lengths[clip])
+        at = [[clip for clip in longest_first if clip_lengths[clip] > step] for step in range(max(clip_lengths))]
+        frames = [starts[clip] + step for step, clips in enumerate(at) for clip in clips]
+        places = sorted(range(len(frames)), key=frames.__getitem__)
+        return cls(frames, places, list(map(len, at)), [places[start] for start in starts[:-1]])
+
+
 def merge_along_time(
     tokens: Tensor,
     token_mask: Tensor | None,
     budget: TokenBudget,
     config,
-    recipe: PaperRecipe,
+    recipe: Recipe,
     num_compared: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Inter-frame transport (Eq. 13-16, Algorithm 2): one transport a step for all clips at once.
@@ -39,8 +71,9 @@ def merge_along_time(
         The video's tokens (B, D) clip by clip, and which tokens of later frames were kept as they are, (F, n) bool.
     """
     order = StepOrder.of(budget.clip_lengths)
+    wanted_rows = recipe.output_rows(order.places, order.clip_places, budget.clip_lengths)
     by_step, by_frame, output_rows, quotas = _on_device(
-        [order.frames, order.places, recipe.output_rows(order), [budget.kept_per_frame[i] for i in order.frames]],
+        [order.frames, order.places, wanted_rows, [budget.kept_per_frame[i] for i in order.frames]],
         tokens.device,
     )
     tokens = tokens[by_step]
@@ -81,7 +114,7 @@ def merge_next_frame(
     sources: Tensor,
     source_directions: Tensor,
     config,
-    recipe: PaperRecipe,
+    recipe: Recipe,
     merged_ranks: Tensor | None = None,
     step: int = 1,
     anchor_mask: Tensor | None = None,

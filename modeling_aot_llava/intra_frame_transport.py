@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from .optimal_transport import aggregate, cosine_similarity, nearest_anchor
-from .paper_recipe import PaperRecipe
+from .recipe import Recipe
 
 
 def aggregate_within_frames(
@@ -12,7 +12,7 @@ def aggregate_within_frames(
     anchor_index: Tensor,
     source_index: Tensor,
     config,
-    recipe: PaperRecipe,
+    recipe: Recipe,
     num_compared: int | None = None,
 ) -> Tensor:
     """Intra-frame transport (Eq. 9-12, Algorithm 1): the anchors after the other patches were folded into them.

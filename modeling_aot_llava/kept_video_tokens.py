@@ -4,12 +4,45 @@ from collections.abc import Sequence
 
 from transformers.utils import logging
 
+from .placeholder_spans import PlaceholderSpan
 from .plain_numbers import is_integer
 from .token_budget import anchors_of_ratio, count_video_tokens, has_deliberate_anchors
 
 logger = logging.get_logger(__name__)
 
 Counts = Sequence[int | None]
+
+
+def tokens_to_keep(
+    spans: Sequence[PlaceholderSpan], num_frames: Sequence[int], config, is_asked_for: bool
+) -> list[int | None]:
+    """B of each video as the prompt has it, newline tokens not counted; None where the config's ratio decides.
+
+    Args:
+        spans: the placeholders of each video.
+        num_frames: F of each video.
+        config: an `AOTLlavaOnevisionConfig`.
+        is_asked_for: whether the full count asks for all tokens; else it is the stock processor's.
+
+    Raises:
+        ValueError: if a video has too few placeholders for its newline tokens, or more than its frames can fill.
+    """
+    kept: list[int | None] = []
+    for video, (span, frames) in enumerate(zip(spans, num_frames)):
+        num_newlines = config.count_newlines(frames, is_compressed=True)
+        all_tokens = frames * config.pooled_grid_size**2
+        full_count = all_tokens + config.count_newlines(frames, is_compressed=False)
+        if not num_newlines < span.length <= full_count:
+            raise ValueError(
+                f"The prompt has {span.length} placeholders for video {video}, but its {frames} frames give from "
+                f"{num_newlines + 1} to {full_count} (newline tokens included). Make prompt and pixels with one call "
+                "of AOTLlavaOnevisionProcessor."
+            )
+        if span.length == full_count:
+            kept.append(all_tokens if is_asked_for else None)
+        else:
+            kept.append(span.length - num_newlines)
+    return kept
 
 
 def check_one_count_a_video(kept_video_tokens: Counts | None, num_videos: int) -> None:

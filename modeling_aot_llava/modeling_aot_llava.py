@@ -21,6 +21,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
+from .auto_map import AUTO_MAP_OF_CONFIG
 from .call_videos import NAMES as NAMES_OF_CALL_VIDEOS
 from .call_videos import CallVideos
 from .checkpoint_keys import register_key_renamings
@@ -31,22 +32,13 @@ from .encoding_once import encode_once
 from .generation_options import GenerationOptions, check_chunked_prefill
 from .kept_video_tokens import check_one_count_a_video, keeps_all_tokens, warn_of_other_anchors, warn_of_other_ratio
 from .kernel_warm_up import EXPECTED_FRAMES, warm_up_kernels
+from .prompt import Prompt
 from .prompt_fitting import as_one_tensor, check_no_video_is_missing, encode_images, encode_videos
-from .prompt_layout import Prompt
 from .spatial_pooling import pool_grid
 from .spatiotemporal_pruning import VideoTokens, add_newlines, with_base_newlines
 from .stock_signature import called_as
 from .video_encoding import encode_and_compress, joined_outputs
 from .vllm_serving import check_can_be_served, is_served_by_vllm
-
-# What a saved folder tells the Auto classes; transformers itself would name the saved class alone.
-AUTO_MAP = {
-    "AutoConfig": "configuration_aot_llava.AOTLlavaOnevisionConfig",
-    "AutoModel": "modeling_aot_llava.AOTLlavaOnevisionModel",
-    "AutoModelForImageTextToText": "modeling_aot_llava.AOTLlavaOnevisionForConditionalGeneration",
-    "AutoModelForMultimodalLM": "modeling_aot_llava.AOTLlavaOnevisionForConditionalGeneration",
-    "AutoModelForPreTraining": "modeling_aot_llava.AOTLlavaOnevisionForConditionalGeneration",
-}
 
 
 def refuse_config_fields(arguments: Mapping[str, Any]) -> None:
@@ -91,7 +83,7 @@ class AOTLlavaOnevisionModel(LlavaOnevisionModel):
             warm_up_kernels(config, torch.get_default_dtype(), gpu, gpu)
 
     def save_pretrained(self, *args, **kwargs):
-        self.config.auto_map = dict(AUTO_MAP)
+        self.config.auto_map = dict(AUTO_MAP_OF_CONFIG)
         super().save_pretrained(*args, **kwargs)
 
     @torch.compiler.disable
@@ -259,7 +251,7 @@ class AOTLlavaOnevisionForConditionalGeneration(LlavaOnevisionForConditionalGene
         self.post_init()
 
     def save_pretrained(self, *args, **kwargs):
-        self.config.auto_map = dict(AUTO_MAP)
+        self.config.auto_map = dict(AUTO_MAP_OF_CONFIG)
         # By default transformers saves the keys' old names, which it converts for this class only where this code is.
         # The new ones need no conversion, so that the stock class loads the checkpoint as well.
         super().save_pretrained(*args, **{"save_original_format": False, **kwargs})

@@ -8,43 +8,18 @@ import torch
 from torch import Tensor
 
 from .exact_products import exact_product
-from .frame_clips import StepOrder
-from .optimal_transport import sinkhorn
+from .recipe import Recipe
 from .spatial_pooling import coverage_of
 from .token_anchors import true_positions
-from .token_budget import TokenBudget
 
 
-class PaperRecipe:
-    """Algorithms 1 and 2 as printed, for one video under its budget.
-
-    Attributes:
-        sources_first: each Sinkhorn iteration updates the anchors' scaling, then the sources'.
-        fills_up_anchors: a frame has exactly M anchors, whatever the windows leave over.
-        nearest_share: how much of an updated anchor is its mean with the patches that are most similar to it.
-        largest_cost: no cost exceeds it. 1 - cosine is at most 2; rounding is allowed for.
-    """
+class PaperRecipe(Recipe):
+    """Algorithms 1 and 2 as printed, under an exact budget."""
 
     sources_first = False
     fills_up_anchors = True
     nearest_share = 0.0
     largest_cost = 2.01
-
-    def __init__(self, config, budget: TokenBudget):
-        self.config, self.budget = config, budget
-
-    def transport(self, cost: Tensor, source_mask: Tensor | None = None, anchor_mask: Tensor | None = None) -> Tensor:
-        """The plan of these costs (Eq. 4-5), as `sinkhorn` returns it."""
-        return sinkhorn(
-            cost,
-            epsilon=self.config.sinkhorn_epsilon,
-            max_iterations=self.config.sinkhorn_iterations,
-            tolerance=self.config.sinkhorn_tolerance,
-            source_mask=source_mask,
-            anchor_mask=anchor_mask,
-            sources_first=self.sources_first,
-            largest_cost=self.largest_cost,
-        )
 
     def intra_frame_cost(
         self, similarity: Tensor, source_index: Tensor, anchor_index: Tensor, num_patches: int
@@ -74,36 +49,20 @@ class PaperRecipe:
         return 1 - similarity
 
     def choose_merged(self, confidence: Tensor, merged_ranks: Tensor, source_mask: Tensor | None) -> Tensor:
-        """All tokens but those of lowest q, of which the frame keeps its quota; with a threshold those that reach it.
-
-        Args:
-            confidence: q of each token, (K, S).
-            merged_ranks: (K, S), by rank of q: false for as many as the frame keeps.
-
-        Returns:
-            (K, S) bool.
-        """
+        """All tokens but those of lowest q, its quota in number; with a threshold those that reach it."""
         if self.config.temporal_threshold is not None:
             return confidence >= self.config.temporal_threshold
         lowest_first = confidence.sort(dim=-1, stable=True).indices
         return torch.empty_like(merged_ranks).scatter_(1, lowest_first, merged_ranks)
 
-    def output_rows(self, order: StepOrder) -> list[int]:
-        """Which rows of `output` the video is made of: its frames one after the other."""
-        return order.places
+    def output_rows(self, places: list[int], clip_places: list[int], clip_lengths: tuple[int, ...]) -> list[int]:
+        """The frames one after the other."""
+        return places
 
     def output(
         self, tokens: Tensor, token_mask: Tensor | None, anchors: Tensor, changed: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The final anchors take the place of the clips' first frames.
-
-        Args:
-            tokens, token_mask, changed: (F, n, D), (F, n), (F, n) in `StepOrder`.
-            anchors: (K, n, D), final.
-
-        Returns:
-            Rows of tokens (R, n, D), and which of them the video may keep (R, n).
-        """
+        """The final anchors take the place of the clips' first frames."""
         num_clips = len(anchors)
         kept = torch.cat([torch.ones_like(changed[:num_clips]), changed[num_clips:]])
         return torch.cat([anchors, tokens[num_clips:]]), kept

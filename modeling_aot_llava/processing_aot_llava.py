@@ -16,13 +16,14 @@ from transformers import (
     Qwen2Tokenizer,
 )
 from transformers.processing_utils import MultiModalData, ProcessingKwargs, VideosKwargs
-from transformers.video_utils import VideoInput, make_batched_videos
+from transformers.video_utils import VideoInput
 
 from .call_videos import ENCODED_TOKENS, as_tensors, padded_frames
 from .call_videos import NAMES as NAMES_OF_CALL_VIDEOS
 from .encoded_in_prompt import check_is_asked_for
 from .encoded_video import EncodedVideo
 from .error_texts import show
+from .frame_preparation import separate
 from .keyword_check import check_keywords, keywords_of_call
 from .llava_video_checkpoint import (
     CHAT_TEMPLATE,
@@ -41,13 +42,17 @@ from .token_budget import (
     newline_places,
     pooled_grid_size,
 )
-from .unread_videos import as_strings, encoded_among, read_unread
+from .unread_videos import as_strings, encoded_among, make_pixel_values
 from .video_limits import VideoLimits
 from .vllm_serving import is_called_by_vllm, tells_vllm
 
 if TYPE_CHECKING:  # transformers too old for this code copies the modules named in this file alone; it shall say so
+    from .frame_preparation import store_maker as store_maker
+    from .mp4_boxes import stated_end as stated_end
+    from .parallel_decoding import decode_frames as decode_frames
+    from .upright_frames import UprightFrames as UprightFrames
     from .video_contents import is_text as is_text
-    from .video_decoding import decode_frames as decode_frames
+    from .video_decoding import decode_run as decode_run
     from .video_download import download as download
     from .video_index import FrameIndex as FrameIndex
     from .video_reading import read_video as read_video
@@ -265,7 +270,7 @@ class AOTLlavaOnevisionProcessor(LlavaOnevisionProcessor):
         for video in encoded:
             if video is not None:
                 check_is_asked_for(video, self, retention_ratio, kwargs, self._pooled_grid_size**2)
-        others = [video for video, one in zip(make_batched_videos(videos), encoded) if one is None]
+        others = [video for video, one in zip(separate(videos), encoded) if one is None]
         metadata = kwargs.get("video_metadata")
         if metadata is not None and len(metadata) == len(encoded):
             kwargs["video_metadata"] = [of_video for of_video, one in zip(metadata, encoded) if one is None]
@@ -292,13 +297,13 @@ class AOTLlavaOnevisionProcessor(LlavaOnevisionProcessor):
         **kwargs,
     ):
         kwargs = {name: plain(value) if name in ("num_frames", "fps") else value for name, value in kwargs.items()}
-        num_videos = len(make_batched_videos(videos))
         limits = VideoLimits.of(self.video_limits if video_limits is None else video_limits)
-        videos, kwargs = read_unread(videos, kwargs, self.num_frames, limits)
         return_tensors = kwargs.pop("return_tensors", None)
         add_times = self.add_time_instruction if add_time_instruction is None else add_time_instruction
         returns_metadata = kwargs.pop("return_metadata", False)
-        processed_videos = self.video_processor(videos, return_metadata=returns_metadata or add_times, **kwargs)
+        kwargs["return_metadata"] = returns_metadata or add_times
+        processed_videos = make_pixel_values(self.video_processor, videos, kwargs, self.num_frames, limits)
+        num_videos = len(processed_videos["pixel_values_videos"])
         if len({len(video) for video in processed_videos["pixel_values_videos"]}) == 1:
             processed_videos.convert_to_tensors(return_tensors)
         replacements = [

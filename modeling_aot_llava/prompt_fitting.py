@@ -12,9 +12,10 @@ from transformers.utils import logging
 
 from .back_to_back_videos import counts_of_total
 from .call_videos import CallVideos
-from .kept_video_tokens import keeps_all_tokens, warn_of_other_ratio
+from .kept_video_tokens import keeps_all_tokens, tokens_to_keep, warn_of_other_ratio
 from .offloading import own_parameters_loaded
-from .prompt_layout import PlaceholderSpan, Prompt, find_placeholder_spans, tokens_to_keep
+from .placeholder_spans import PlaceholderSpan, find_placeholder_spans
+from .prompt import Prompt
 
 logger = logging.get_logger(__name__)
 

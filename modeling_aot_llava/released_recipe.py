@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from .exact_products import exact_dtype
-from .frame_clips import StepOrder
-from .paper_recipe import PaperRecipe
+from .recipe import Recipe
 from .spatial_pooling import coverage_of, coverage_steps
 from .token_anchors import true_positions
 from .token_budget import TokenBudget, released_keep_ratio
@@ -26,15 +25,8 @@ TIME_SCALE = 1.5
 COSINE_MARGIN = 1e-6
 
 
-class ReleasedRecipe(PaperRecipe):
-    """The released program's choices for one video.
-
-    Attributes:
-        sources_first: each Sinkhorn iteration updates the sources' scaling, then the anchors'.
-        fills_up_anchors: the places that the windows leave over are lost.
-        nearest_share: how much of an updated anchor is its mean with the patches that are most similar to it.
-        largest_cost: no cost exceeds it. 1 - cosine is at most 2; rounding is allowed for.
-    """
+class ReleasedRecipe(Recipe):
+    """The released program's choices: which tokens are kept, and so how many, depends on the video."""
 
     sources_first = True
     fills_up_anchors = False
@@ -83,21 +75,21 @@ class ReleasedRecipe(PaperRecipe):
         valid = (confidence if source_mask is None else confidence.masked_fill(~source_mask, math.nan)).double()
         return valid >= valid.nanquantile(self.keep_ratio, dim=-1, keepdim=True)
 
-    def output_rows(self, order: StepOrder) -> list[int]:
+    def output_rows(self, places: list[int], clip_places: list[int], clip_lengths: tuple[int, ...]) -> list[int]:
         """Clip by clip: the original first frame, the later ones, then the final anchors.
 
         A clip of one frame has nothing to fold into its anchors: that frame comes once.
         """
         rows: list[int] = []
-        frames = iter(order.places)
-        for rank, length in zip(order.clip_ranks, order.clip_lengths):
+        frames = iter(places)
+        for first, length in zip(clip_places, clip_lengths):
             rows += islice(frames, length)
             if length > 1:
-                rows.append(len(order.frames) + rank)
+                rows.append(len(places) + first)
         return rows
 
     def output(self, tokens: Tensor, token_mask: Tensor, anchors: Tensor, changed: Tensor) -> tuple[Tensor, Tensor]:
-        """The final anchors come behind all frames; arguments and result are those of the paper's recipe."""
+        """The final anchors come behind all frames."""
         num_clips = len(anchors)
         first_mask = token_mask[:num_clips]
         kept = torch.cat([first_mask, changed[num_clips:], first_mask])

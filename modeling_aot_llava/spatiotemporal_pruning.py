@@ -29,6 +29,7 @@ from .frame_clips import dynamic_clip_lengths
 from .inter_frame_transport import merge_along_time
 from .intra_frame_transport import aggregate_within_frames
 from .paper_recipe import PaperRecipe
+from .recipe import Recipe
 from .released_recipe import ReleasedRecipe
 from .spatial_pooling import insert_newlines, pool_kept_positions, pooling_matrix
 from .token_anchors import (
@@ -237,7 +238,7 @@ def with_base_newlines(videos: Tensor, newline: Tensor, config) -> Tensor:
     return torch.stack([insert_newlines(tokens, places, newline, ends) for tokens in videos])
 
 
-def recipe_of(config, budget: TokenBudget) -> PaperRecipe:
+def recipe_of(config, budget: TokenBudget) -> Recipe:
     """The recipe that the config names, for one video. Nothing else asks for the name."""
     return (ReleasedRecipe if config.recipe == "released" else PaperRecipe)(config, budget)
 
@@ -247,7 +248,7 @@ def _choose_anchors(
     global_attention: Tensor,
     budget: TokenBudget,
     config,
-    recipe: PaperRecipe,
+    recipe: Recipe,
     first_frame: int,
 ) -> TokenAnchors:
     if config.anchor_selection == "random":

@@ -15,6 +15,7 @@ from benchmarks.measure import seconds
 from benchmarks.shapes import SHAPES, build_models, make_prompt, random_videos
 from modeling_aot_llava.optimal_transport import sinkhorn
 from modeling_aot_llava.paper_recipe import PaperRecipe
+from modeling_aot_llava.recipe import Recipe
 from modeling_aot_llava.token_budget import TokenBudget, plan_token_budget
 
 # Milliseconds that the paper prints, of 32 frames on an A100: within frames, between frames.
@@ -67,13 +68,13 @@ def measure_sinkhorn(options: argparse.Namespace) -> str:
 def _costs(model, budget: TokenBudget) -> tuple[list[Tensor], list[Tensor]]:
     """The costs of all transports of a video: those within frames, and those of each step along time."""
     costs: list[Tensor] = []
-    transport = PaperRecipe.transport
+    transport = Recipe.transport
 
-    def record(recipe: PaperRecipe, cost: Tensor, *masks: Tensor | None) -> Tensor:
+    def record(recipe: Recipe, cost: Tensor, *masks: Tensor | None) -> Tensor:
         costs.append(cost.clone())
         return transport(recipe, cost, *masks)
 
-    with patch.object(PaperRecipe, "transport", record):
+    with patch.object(Recipe, "transport", record):
         _first_token(model, budget)
     is_within = [sum(cost.shape[-2:]) == model.config.patch_grid_size**2 for cost in costs]
     return list(compress(costs, is_within)), [cost for cost, within in zip(costs, is_within) if not within]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.plot import require_matplotlib
+from hub_upload.console import never_stop_at_a_letter
 from hub_upload.whole_file import write_whole
 
 from .settings import AVERAGE_POOLING, DEFAULT, DEFAULT_WEIGHT, FULL_TOKENS, RATIO, UNIFORM_SUBSAMPLING, WEIGHTS
@@ -33,6 +34,16 @@ STYLES = {
     "FastVID": ("#D55E00", "X"),
     "PruneVid in the model too": ("#009E73", "<"),
     "HoliTom": ("#CC79A7", "s"),
+    "VidCom2": ("#0072B2", ">"),
+    "HoliTom in the model too": ("#CC79A7", "8"),
+    "FrameFusion": ("#D55E00", "H"),
+    "FlashVID": ("#999999", "p"),
+    "FlashVID with true means": ("#999999", "d"),
+    "FlashVID in the model too": ("#999999", "*"),
+    "STC-Pruner": ("#F0E442", "1"),
+    "STC-Cacher and -Pruner": ("#F0E442", "2"),
+    "EarlyTom": ("#009E73", "3"),
+    "EarlyTom in the model too": ("#009E73", "4"),
     "DyCoke": ("#56B4E9", "D"),
     "FastV": ("#F0E442", "P"),
     "PDrop": ("#999999", "h"),
@@ -97,11 +108,13 @@ def _methods(panel, results: dict[str, Any]) -> None:
 def _method_flops(panel, results: dict[str, Any]) -> None:
     members = {figures["label"]: figures for group in METHOD_GROUPS for figures in _members(results, group)}
     for name, of_method in _by_method(members.values()).items():
-        _line(panel, name, of_method, lambda figures: 100 * figures["share_of_prefill_flops"])
+        _line(panel, name, of_method, lambda figures: 100 * figures["share_of_flops"])
     panel.set(
-        title="The same by FLOPs; layers scaled to the mini", xlabel="FLOPs of reading the video, %", xscale="log"
+        title="The same by FLOPs; layers scaled to the mini",
+        xlabel="FLOPs of vision tower and reading the video, %",
+        xscale="log",
     )
-    _label_ticks(panel, [1, 2, 5, 10, 20, 50, 100])
+    _label_ticks(panel, [20, 30, 40, 50, 60, 80, 100])
     _finish(panel, results)
 
 
@@ -261,6 +274,7 @@ PANELS = (
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("Usage: python -m mini_checkpoint.accuracy.plot FOLDER/accuracy.json")
+    never_stop_at_a_letter()
     source = Path(sys.argv[1])
     picture = source.with_name("accuracy.png")
     draw(json.loads(source.read_text()), picture)

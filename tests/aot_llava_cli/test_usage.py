@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from aot_llava_cli import answer, video_look
 from aot_llava_cli.__main__ import app
 from aot_llava_cli.mini import MINI_CHECKPOINT, MINI_CLIP
-from aot_llava_cli.suggestions import did_you_mean
+from hub_upload.suggestions import did_you_mean
 
 # Such a command has not imported torch, so that nobody waits for it.
 RUN_WITHOUT_TORCH = """

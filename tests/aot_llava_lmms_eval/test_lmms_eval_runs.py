@@ -27,6 +27,18 @@ METHOD_SETTINGS = {
     "prunevid": ("retention_ratio=0.15,alpha=0.4,layer=2", {"retention_ratio": 0.15, "alpha": 0.4, "layer": 2}),
     "fastvid": ("retention_ratio=0.2", {"retention_ratio": 0.2}),
     "holitom": ("retention_ratio=0.15", {"retention_ratio": 0.15}),
+    "flashvid": (
+        "retention_ratio=0.15,layer=4,inner_ratio=0.4",
+        {"retention_ratio": 0.15, "layer": 4, "inner_ratio": 0.4},
+    ),
+    "framefusion": ("retention_ratio=0.3", {"retention_ratio": 0.3}),
+    "stc_pruner": ("retention_ratio=0.15", {"retention_ratio": 0.15}),
+    "stc_cacher": ("retention_ratio=0.15,then=vidcom2", {"retention_ratio": 0.15, "then": "vidcom2"}),
+    "earlytom": (
+        "retention_ratio=0.15,merging_layers=[2,5,6],layer=4",
+        {"retention_ratio": 0.15, "merging_layers": (2, 5, 6), "layer": 4},
+    ),
+    "vidcom2": ("retention_ratio=0.15,exact_count=True", {"retention_ratio": 0.15, "exact_count": True}),
 }
 AOT_SETTINGS = {
     "aot": ("retention_ratio=0.1", {"retention_ratio": 0.1}),

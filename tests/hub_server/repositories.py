@@ -85,6 +85,14 @@ class Repository:
         self.branches[branch] = commit.id
         return commit
 
+    def squash(self, branch: str, title: str, author: str) -> Commit:
+        """Leaves a branch one commit without a parent; what no other branch leads to is gone."""
+        files = dict(self.head(branch).files)
+        del self.branches[branch]
+        kept = {commit.id for other in self.branches for commit in self.history(other)}
+        self.commits = {name: commit for name, commit in self.commits.items() if name in kept}
+        return self.add_commit(branch, files, title, author)
+
     def file_of(self, sha256: str, size: int, is_lfs: bool, content: bytes = b"") -> File:
         if not is_lfs:
             return File(sha256, size, git_blob_id(content), is_lfs)

@@ -64,6 +64,15 @@ def create_branch(hub: Hub, request: Request, repo: str, branch: str) -> Respons
     return Response()
 
 
+@route("POST", "/api/models/{repo}/super-squash/{branch}")
+def super_squash(hub: Hub, request: Request, repo: str, branch: str) -> Response:
+    title = request.json().get("message") or f"Super-squash branch '{branch}'"
+    repository = hub.writable(repo, request.account)
+    with hub.lock:
+        repository.squash(branch, title, request.account.user)
+    return Response()
+
+
 @route("DELETE", "/api/models/{repo}/branch/{branch}")
 def delete_branch(hub: Hub, request: Request, repo: str, branch: str) -> Response:
     repository = hub.writable(repo, request.account)

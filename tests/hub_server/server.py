@@ -94,6 +94,11 @@ class HubServer:
         """Changes a repository without HTTP, as another client would, and returns the new commit."""
         return self.hub.add_files(self.repository(repo_id), branch, files, title, deleted).id
 
+    def squash(self, repo_id: str, branch: str = DEFAULT_BRANCH) -> str:
+        """Squashes a branch's history without HTTP and returns its only commit."""
+        repository = self.repository(repo_id)
+        return repository.squash(branch, f"Super-squash branch '{branch}'", repository.namespace).id
+
     def damage(self, repo_id: str, path: str, revision: str = DEFAULT_BRANCH) -> None:
         """Flips a byte of a stored file; the server goes on telling its old hash."""
         self.hub.store.damage(self.files(repo_id, revision)[path].sha256)

@@ -599,3 +599,16 @@ def test_a_hub_that_is_down_looks_like_an_empty_cache(server, api, waits, tmp_pa
     server.fail(Fault.status(500), times=None)
     with pytest.raises(LocalEntryNotFoundError):
         api.hf_hub_download("base/model", "config.json", cache_dir=tmp_path)
+
+
+def test_a_squashed_history_is_one_commit(server, api):
+    server.add_repo("me/model", {"a.txt": "first"}, branches={"other": {"b.txt": "b"}})
+    server.commit("me/model", {"a.txt": "second"})
+    old = [commit.id for commit in server.history("me/model")]
+    api.super_squash_history("me/model")
+    (commit,) = api.list_repo_commits("me/model")
+    assert commit.title.startswith("Super-squash branch")
+    assert server.read("me/model", "a.txt") == b"second"
+    assert server.read("me/model", "b.txt", "other") == b"b"
+    with pytest.raises(RevisionNotFoundError):
+        api.model_info("me/model", revision=old[0])

@@ -179,6 +179,11 @@ def test_a_field_like_no_other_is_answered_with_all(write):
         ({"base_model": "./a/b"}, "`base_model` is './a/b'"),
         ({"num_frames": 0}, "`num_frames` is 0, but it must be an integer from 1"),
         ({"num_frames": True}, "`num_frames` is True"),
+        ({"num_frames": 10**30}, "an integer from 1 to 1,000,000"),
+        ({"num_frames": 1e30}, r"`num_frames` is 1e\+30, but it must be an integer"),
+        ({"base_model": "me/a--b"}, "`base_model` is 'me/a--b', but it must be a Hub ID"),
+        ({"name": "x.lock"}, r"x.lock.json: its name becomes a branch.*\.lock"),
+        ({"name": "a" * 40}, "its name becomes a branch.*what a commit is called"),
         ({"num_frames": "32"}, "`num_frames` is '32'"),
         ({"name": "main"}, "main.json: its name becomes a branch"),
         ({"name": "my variant"}, "its name becomes a branch"),
@@ -196,7 +201,18 @@ def test_a_long_value_is_shown_in_short(fields, write):
     assert len(str(error.value)) < 1500
 
 
-@pytest.mark.parametrize(("text", "message"), [("{", "is not JSON"), ("[]", "holds a list"), ("\xff", "is not JSON")])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is not JSON"),
+        ("[]", "holds a list"),
+        ("\xff", "is not JSON"),
+        ("[" * 100_000, "is nested too deeply"),
+        ('{"num_frames": ' + "9" * 5000 + "}", "holds a number of thousands of digits"),
+        ("\ufeff{}", "begins with a byte order mark"),
+        ('{"num_frames": 1, "num_frames": 2}', "has 'num_frames' twice"),
+    ],
+)
 def test_a_file_that_is_no_object_is_named(text, message, write):
     with pytest.raises(PushError, match=rf"mine.json {message}"):
         read_variant(write(text))

@@ -7,9 +7,9 @@ file in a process of its own, with TRITON_INTERPRET=1.
 import pytest
 import torch
 
+from benchmarks.launches import LAUNCHES
 from modeling_aot_llava import attention_kernels, sinkhorn_kernel
 from modeling_aot_llava.attention_kernels import launch_attention_received
-from modeling_aot_llava.fused_kernels import LAUNCHES
 from modeling_aot_llava.optimal_transport import cosine_similarity, sinkhorn
 from modeling_aot_llava.sinkhorn_kernel import launch_sinkhorn
 from modeling_aot_llava.token_anchors import attention_received

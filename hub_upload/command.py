@@ -44,14 +44,19 @@ def push(
         str | None,
         typer.Option(metavar="BRANCH", help="The branch to push one variant to. By default main.", show_default=False),
     ] = None,
-    private: Annotated[bool, typer.Option("--private", metavar="", help="Make a new repository private.")] = False,
+    private: Annotated[
+        bool,
+        typer.Option(
+            "--private", metavar="", help="Make a new repository private, and push to no other than a private one."
+        ),
+    ] = False,
     overwrite: Annotated[
         bool,
         typer.Option(
             "--overwrite",
             metavar="",
-            help="Replace what is there, even if it is something else. A folder is replaced only if this command "
-            "wrote it, for the same variant, and nothing was put into it or changed since.",
+            help="Replace what is there, even if it is something else; what goes is named. A folder is replaced only "
+            "if this command wrote it, for the same variant, and nothing was put into it or changed since.",
         ),
     ] = False,
     dry_run: Annotated[
@@ -96,7 +101,7 @@ def push(
     # Only now: what `--help` needs is imported above.
     from huggingface_hub import get_token
 
-    from hub_upload.errors import PushError, PushUsageError, redact
+    from hub_upload.errors import PushError, PushUsageError, printable, redact
     from hub_upload.push import Options, run
 
     token = token or get_token()
@@ -117,18 +122,18 @@ def push(
     try:
         run(
             options,
-            say=lambda line: typer.echo(redact(line, token)),
-            warn=lambda line: typer.echo(redact(line, token), err=True),
+            say=lambda line: typer.echo(printable(redact(line, token))),
+            warn=lambda line: typer.echo(printable(redact(line, token)), err=True),
         )
     except BrokenPipeError:
         raise
     except PushUsageError as error:
         raise WrongUsageError(redact(str(error), token)) from None
     except (ValueError, OSError, ImportError) as error:
-        raise PushError(redact(str(error), token)) from None
+        raise PushError(printable(redact(str(error), token))) from None
     except KeyboardInterrupt:
+        what = "branch" if output is None else "branch and folder"
         typer.echo(
-            "Interrupted: every branch and folder is as it was or complete. Run the same command again to go on.",
-            err=True,
+            f"Interrupted: every {what} is as it was or complete. Run the same command again to go on.", err=True
         )
         raise

@@ -7,7 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modeling_aot_llava.prompt_layout import PADDING, Prompt, find_placeholder_spans, resized_layout, take_columns
+from modeling_aot_llava.column_layout import PADDING, resized_layout, take_columns
+from modeling_aot_llava.placeholder_spans import find_placeholder_spans
+from modeling_aot_llava.prompt import Prompt
 
 VIDEO, PAD = -7, -9
 
