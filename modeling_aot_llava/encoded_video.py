@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import uuid
 from collections.abc import Sequence
 from typing import Any
@@ -110,8 +111,12 @@ class EncodedVideo:
             raise FileNotFoundError(f"The folder {shorten(folder)} does not exist: make it first.")
         written = os.path.join(folder, f".{name[:100]}.{uuid.uuid4().hex}.tmp")
         try:
+            # For whom new files are: safetensors would make it the owner's alone.
+            with open(written, "xb") as file:
+                mode = os.fstat(file.fileno()).st_mode
             tokens = self.tokens.detach().cpu().contiguous()
             save_file({"tokens": tokens}, written, metadata={"format": _FORMAT, "video": json.dumps(self._facts())})
+            os.chmod(written, stat.S_IMODE(mode))
             _check_may_be_replaced(path)
             os.replace(written, path)
         finally:

@@ -103,9 +103,9 @@ def conversation(kind, name):
     return [{"role": "user", "content": content}]
 
 
-def prepare(processor, **options):
+def prepare(processor, clip="clip.mp4", **options):
     return processor.apply_chat_template(
-        conversation("video", "clip.mp4"),
+        conversation("video", clip),
         tokenize=True,
         return_dict=True,
         return_tensors="pt",
@@ -146,6 +146,11 @@ inputs = prepare(processor)
 report["input_ids"] = inputs["input_ids"].tolist()
 report["answer"] = answer(model, inputs)
 report["answer at 0.2"] = answer(model, prepare(processor, retention_ratio=0.2))
+
+encoded = model.encode_video(**prepare(processor), source="clip.mp4")
+encoded.save(root / "clip.aot.safetensors")
+from_file = prepare(processor, clip="clip.aot.safetensors")
+report["encoded"] = [from_file["input_ids"].tolist(), sorted(from_file), answer(model, from_file)]
 
 old_model, info = AutoModelForImageTextToText.from_pretrained(
     old_folder, trust_remote_code=True, output_loading_info=True
@@ -303,6 +308,19 @@ def test_the_answer_is_the_saving_processes(report, here):
     assert report["input_ids"] == here[0.1]["input_ids"]
     assert report["answer"] == here[0.1]["answer"]
     assert report["answer at 0.2"] == here[0.2]["answer"]
+
+
+def test_a_video_that_was_encoded_once_answers_alike(report, here):
+    ids, names, answer = report["encoded"]
+    assert ids == here[0.1]["input_ids"]
+    assert answer == here[0.1]["answer"]
+    assert names == [
+        "attention_mask",
+        "encoded_video_lengths",
+        "encoded_video_marks",
+        "encoded_video_tokens",
+        "input_ids",
+    ]
 
 
 def test_weights_with_old_names_load_completely(report):
