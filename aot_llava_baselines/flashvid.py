@@ -192,6 +192,11 @@ class FlashVID(Baseline):
             raise ValueError(f"expansion is {self.expansion!r}, but must be a number from 1.")
         if self.chosen_share != 0:
             check_share("chosen_share", self.chosen_share)
+        if self.chosen_share == 0 and self.merging_threshold >= 1:
+            raise ValueError(
+                f"chosen_share is 0 and merging_threshold {self.merging_threshold!r}, which keeps no token: choose "
+                "some, or merge below 1."
+            )
         check_choice("merging", self.merging, MERGING)
         check_count("num_segments", self.num_segments)
         check_count("layer", self.layer)

@@ -1,8 +1,9 @@
-"""What each method costs of LLaVA-OneVision-7B with 32 frames, the vision tower included.
+"""What each method costs of LLaVA-OneVision-7B with 32 frames and LLaVA-Video-7B with 64, the vision tower included.
 
 Beside Eq. 17: with the tower, frame by frame as SigLIP runs, and as Qwen2 computes (grouped heads, a gate in the MLP).
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -15,8 +16,8 @@ from .registry import build_baseline
 from .stc_cacher import STCCacher
 from .vision_layers import TowerShape
 
-NUM_FRAMES, TOKENS_PER_FRAME = 32, 196
-ALL_TOKENS = NUM_FRAMES * TOKENS_PER_FRAME
+# Frames, and tokens of a frame without newlines.
+ONEVISION, LLAVA_VIDEO = (32, 196), (64, 169)
 RATIOS = (0.25, 0.20, 0.15, 0.10)
 # As its paper's Table 5, which says what share of the frames is left after layer 6.
 EARLYTOM_LAYERS = (6, 21, 23)
@@ -35,49 +36,59 @@ class Row:
     Attributes:
         what: the method, and how it is set.
         percent: its ratio in %.
-        num_tokens: that the language model's first layer reads.
+        video: frames, and tokens of a frame.
+        num_tokens: that the language model's first layer reads; by default what the method says.
     """
 
     what: str
     percent: float
     method: Baseline
-    num_tokens: int
+    video: tuple[int, int]
+    tokens: int | None = None
+
+    @property
+    def num_tokens(self) -> int:
+        """That the language model's first layer reads."""
+        return self.method.num_video_tokens(*self.video) if self.tokens is None else self.tokens
 
     @property
     def cost(self) -> ReadingCost:
-        """On LLaVA-OneVision-7B."""
-        return reading_cost(self.method, LLAVA_7B, NUM_FRAMES, self.num_tokens)
+        """Of the 7B model."""
+        return reading_cost(self.method, LLAVA_7B, self.video[0], self.num_tokens)
 
     @property
     def share_with_tower(self) -> float:
         """Of the stock model's."""
-        return self.cost.with_tower / _stock().cost.with_tower
+        return self.cost.with_tower / _stock(self.video).cost.with_tower
 
     @property
     def share_as_computed(self) -> float:
         """Of the stock model's."""
-        return self.cost.as_computed / _stock().cost.as_computed
+        return self.cost.as_computed / _stock(self.video).cost.as_computed
 
 
-def _stock() -> Row:
-    return Row("LLaVA-OneVision-7B", 100, Baseline(), ALL_TOKENS)
+def _stock(video: tuple[int, int]) -> Row:
+    return Row("all tokens", 100, Baseline(), video)
 
 
-def honest_costs() -> Iterator[Row]:
-    """Every method at every ratio that it has."""
-    yield _stock()
+def honest_costs(video: tuple[int, int] = ONEVISION) -> Iterator[Row]:
+    """Every method that is defined for a model, at every ratio that it has."""
+    position = "one_token" if video == ONEVISION else "grid"
+    yield _stock(video)
     for ratio in RATIOS:
         percent = round(100 * ratio)
-        yield Row("AOT", percent, Baseline(), round(ratio * ALL_TOKENS))
+        yield Row("AOT", percent, Baseline(), video, round(ratio * math.prod(video)))
         for what, method in _methods(ratio):
-            yield Row(what, percent, method, method.num_video_tokens(NUM_FRAMES, TOKENS_PER_FRAME))
+            if position in method.newline_positions:
+                yield Row(what, percent, method, video)
     for what, method, percent in (
         ("DyCoke, k = 1", build_baseline("dycoke"), 25),
         ("FastV, K = 2", build_baseline("fastv"), 20),
         ("PDrop, layers 2, 7, 14", build_baseline("pdrop"), 12.5),
         ("FrameFusion, on average", build_baseline("framefusion"), 30),
     ):
-        yield Row(what, percent, method, method.num_video_tokens(NUM_FRAMES, TOKENS_PER_FRAME))
+        if position in method.newline_positions:
+            yield Row(what, percent, method, video)
 
 
 def _methods(ratio: float) -> Iterator[tuple[str, Baseline]]:
@@ -108,18 +119,18 @@ def earlytoms_column() -> Iterator[tuple[str, float, float]]:
     """
     one_sequence = _tower_as_one_sequence(LLAVA_7B.tower)
     for name, printed, method, num_tokens, share in (
-        ("stock", 82.6, Baseline(), ALL_TOKENS, 1.0),
+        ("stock", 82.6, Baseline(), math.prod(ONEVISION), 1.0),
         ("VisionZip", 45.2, build_baseline("visionzip"), 640, 1.0),
         ("FastVID", 45.2, build_baseline("fastvid"), 640, 1.0),
         ("HoliTom", 44.6, build_baseline("holitom", inner_ratio=0.5), 640, 1.0),
         ("EarlyTom", 32.2, EarlyTom(), 627, 0.704),
     ):
-        cost = reading_cost(method, LLAVA_7B, NUM_FRAMES, num_tokens)
+        cost = reading_cost(method, LLAVA_7B, ONEVISION[0], num_tokens)
         yield name, printed, (share * one_sequence + cost.eq17) / 1e12
 
 
 def _tower_as_one_sequence(tower: TowerShape) -> int:
-    together = replace(tower, num_patches=NUM_FRAMES * tower.num_patches)
+    together = replace(tower, num_patches=ONEVISION[0] * tower.num_patches)
     return prefill_flops(
         together.num_patches,
         num_layers=tower.num_layers,
@@ -129,18 +140,25 @@ def _tower_as_one_sequence(tower: TowerShape) -> int:
 
 
 def as_markdown() -> str:
-    """All rows as a table, and EarlyTom's column behind it."""
-    lines = [
-        "| | ratio | tokens | tower, T | Eq. 17, T | both, T | % | both as computed, T | % |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
-    ]
-    for row in honest_costs():
-        cost = row.cost
-        figures = [cost.tower, cost.eq17, cost.with_tower, 1e14 * row.share_with_tower, cost.as_computed]
-        figures = [f"{value / 1e12:.2f}" for value in figures]
-        figures[3] = f"{100 * row.share_with_tower:.1f}"
-        figures.append(f"{100 * row.share_as_computed:.1f}")
-        lines.append(f"| {row.what} | {row.percent:g} % | {row.num_tokens} | {' | '.join(figures)} |")
-    lines += ["", "| EarlyTom's column, 10 % | printed, T | all frames as one sequence, T |", "|---|---:|---:|"]
+    """All rows as tables, and EarlyTom's column behind them."""
+    lines = []
+    for title, video in (("LLaVA-OneVision-7B, 32 frames", ONEVISION), ("LLaVA-Video-7B, 64 frames", LLAVA_VIDEO)):
+        lines += [
+            f"| {title} | ratio | tokens | tower, T | Eq. 17, T | both, T | % | both as computed, T | % |",
+            "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+            *map(_line, honest_costs(video)),
+            "",
+        ]
+    lines += ["| EarlyTom's column, 10 % | printed, T | all frames as one sequence, T |", "|---|---:|---:|"]
     lines += [f"| {name} | {printed} | {recounted:.1f} |" for name, printed, recounted in earlytoms_column()]
     return "\n".join(lines)
+
+
+def _line(row: Row) -> str:
+    cost = row.cost
+    tower, eq17, both, computed = (
+        f"{flops / 1e12:.2f}" for flops in (cost.tower, cost.eq17, cost.with_tower, cost.as_computed)
+    )
+    shares = f"{100 * row.share_with_tower:.1f}", f"{100 * row.share_as_computed:.1f}"
+    cells = [row.what, f"{row.percent:g} %", str(row.num_tokens), tower, eq17, both, shares[0], computed, shares[1]]
+    return f"| {' | '.join(cells)} |"

@@ -5,7 +5,7 @@ All that LLaVA-OneVision's video processor does, it does to each frame alone. So
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,29 +67,39 @@ def store_maker(video_processor: Any, options: dict[str, Any]) -> Callable[[int]
     return lambda num_frames: PreparedFrames(num_frames, prepare)
 
 
-def prepare_decoded(videos: Any, video_processor: Any, options: dict[str, Any]) -> list[torch.Tensor] | None:
-    """Pixel values (n, channels, height, width) of each of the decoded videos of a call.
+def layout_of_rgb(videos: Sequence[Any], video_processor: Any, options: dict[str, Any]) -> ChannelDimension | None:
+    """Where the channels of the separate, decoded videos of a call are.
 
     None if not all of them are RGB of one size and type throughout: what becomes of others the stock video processor
     decides by looking at whole videos.
     """
-    videos = separate(videos)
     if not all(map(_is_uniform, videos)):
         return None
     layout = options.get("input_data_format") or getattr(video_processor, "input_data_format", None)
     if layout is None:
-        layout = infer_channel_dimension_format(_tensor(videos[0][0]))
-    is_last = ChannelDimension(layout) == ChannelDimension.LAST
-    if any(_tensor(video[0]).shape[-1 if is_last else 0] != 3 for video in videos):
-        return None
-    make_store, prepared = store_maker(video_processor, options), []
-    for video in videos:
-        store = make_store(len(video))
-        for position, frame in enumerate(video):
-            frame = _tensor(frame)
-            store.add(position, frame.permute(2, 0, 1) if is_last else frame)
-        prepared.append(store.frames)
-    return prepared
+        layout = infer_channel_dimension_format(as_array(videos[0]))
+    layout = ChannelDimension(layout)
+    axis = -1 if layout == ChannelDimension.LAST else -3
+    return layout if all(as_array(video).shape[axis] == 3 for video in videos) else None
+
+
+def prepare_decoded(
+    video: Any, layout: ChannelDimension, video_processor: Any, options: dict[str, Any]
+) -> torch.Tensor:
+    """Pixel values (n, channels, height, width) of a decoded video that `layout_of_rgb` has a layout for."""
+    store = store_maker(video_processor, options)(len(video))
+    for position, frame in enumerate(video):
+        frame = _tensor(frame)
+        store.add(position, frame.permute(2, 0, 1) if layout == ChannelDimension.LAST else frame)
+    return store.frames
+
+
+def as_array(video: Any) -> Any:
+    """A decoded video as something of its four dimensions; of frames in a list the first one stands for all."""
+    if not isinstance(video, (list, tuple)):
+        return video
+    first = np.asarray(video[0])
+    return np.broadcast_to(first, (len(video), *first.shape))
 
 
 def separate(videos: Any) -> list[Any]:
@@ -111,7 +121,9 @@ def _is_uniform(video: Any) -> bool:
 
 
 def _tensor(frame: Any) -> torch.Tensor:
-    return frame if isinstance(frame, torch.Tensor) else torch.from_numpy(np.asarray(frame))
+    if isinstance(frame, torch.Tensor):
+        return frame
+    return torch.from_numpy(np.array(frame) if isinstance(frame, PIL.Image.Image) else frame)
 
 
 def _is_bicubic(resample: Any) -> bool:

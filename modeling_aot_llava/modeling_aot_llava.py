@@ -34,11 +34,12 @@ from .kept_video_tokens import check_one_count_a_video, keeps_all_tokens, warn_o
 from .kernel_warm_up import EXPECTED_FRAMES, warm_up_kernels
 from .prompt import Prompt
 from .prompt_fitting import as_one_tensor, check_no_video_is_missing, encode_images, encode_videos
+from .served_vision_tower import ServedVisionTower
 from .spatial_pooling import pool_grid
 from .spatiotemporal_pruning import VideoTokens, add_newlines, with_base_newlines
 from .stock_signature import called_as
 from .video_encoding import encode_and_compress, joined_outputs
-from .vllm_serving import check_can_be_served, is_served_by_vllm
+from .vllm_serving import check_can_be_served, is_served_by_vllm, vllm_compiles_vision_tower
 
 
 def refuse_config_fields(arguments: Mapping[str, Any]) -> None:
@@ -78,6 +79,8 @@ class AOTLlavaOnevisionModel(LlavaOnevisionModel):
         if is_served:
             check_can_be_served(config)
         super().__init__(config)
+        if is_served and vllm_compiles_vision_tower():
+            self.vision_tower = ServedVisionTower(config.vision_config)
         if is_served and torch.cuda.is_available():  # a server's first request is not to wait for a compiler
             gpu = torch.device("cuda", torch.cuda.current_device())
             warm_up_kernels(config, torch.get_default_dtype(), gpu, gpu)

@@ -10,7 +10,14 @@ from transformers.video_utils import VideoInput, is_valid_video, make_batched_me
 
 from .encoded_video import SUFFIX, EncodedVideo, is_encoded_video
 from .error_texts import show
-from .frame_preparation import prepare_decoded, separate, store_maker, works_frame_by_frame
+from .frame_preparation import (
+    as_array,
+    layout_of_rgb,
+    prepare_decoded,
+    separate,
+    store_maker,
+    works_frame_by_frame,
+)
 from .upright_frames import StackedFrames
 from .video_limits import VideoLimits
 from .video_reading import read_video_into
@@ -102,11 +109,14 @@ def make_pixel_values(
 
 
 def _of_decoded(video_processor: Any, videos: VideoInput, flat: list[Any], options: dict[str, Any]) -> BatchFeature:
-    if not works_frame_by_frame(video_processor, options):
+    layout = None
+    if works_frame_by_frame(video_processor, options):
+        layout = layout_of_rgb(flat, video_processor, options)
+    if layout is None:
         return video_processor(videos, **options)
-    metadata = make_batched_metadata(flat, options.get("video_metadata")) if options.get("return_metadata") else None
-    prepared = prepare_decoded(flat, video_processor, options)
-    return video_processor(videos, **options) if prepared is None else _batch(prepared, metadata)
+    metadata = make_batched_metadata(list(map(as_array, flat)), options.get("video_metadata"))
+    frames = [prepare_decoded(video, layout, video_processor, options) for video in flat]
+    return _batch(frames, metadata if options.get("return_metadata") else None)
 
 
 def _batch(frames: list[Any], metadata: list[Any] | None) -> BatchFeature:

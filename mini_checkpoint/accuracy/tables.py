@@ -19,7 +19,8 @@ def as_markdown(results: dict[str, Any]) -> str:
         "(Eq. 17), each layer its own tokens, as a share of those with all tokens; with the vision tower, frame by "
         "frame; and both as they are computed, with Qwen2's grouped heads and three matrices in an MLP. Of full: "
         "share of the accuracy with all tokens of as many frames. To AOT: difference to AOT at the same retention, in "
-        "points; for FastV and PDrop, to AOT at their FLOPs. Both are compared draw by draw.\n"
+        "points; for FastV, PDrop and FrameFusion to AOT at about their FLOPs by Eq. 17. Both are compared draw by "
+        "draw.\n"
         f"{results['date'][:10]}, {made_with['device']}, torch {made_with['torch']}, "
         f"transformers {made_with['transformers']}"
     )

@@ -80,6 +80,11 @@ def make_tokens():
     return torch.randn(32, 196, 2)
 
 
+def test_both_other_columns_stand_beside_eq17s():
+    stock = next(line for line in as_markdown().splitlines() if "LLaVA-OneVision-7B" in line)
+    assert stock.split(" | ")[2:6] == ["40.765", "100.0", "51.02", "59.07"]
+
+
 def test_the_table_names_what_differs():
     rows = as_markdown().splitlines()[2:]
     assert len(rows) == len(COSTS)
@@ -137,6 +142,16 @@ def test_costs_with_the_tower_at_10_percent(name, tower, eq17, both, as_computed
 def test_costs_with_the_tower_at_every_ratio(name, both):
     actual = [honest(name, percent).cost.with_tower / 1e12 for percent in (25, 20, 15, 10)]
     assert actual == pytest.approx(both, abs=0.006)
+
+
+def test_llava_videos_methods_with_the_tower():
+    rows = {(row.what, row.percent): row for row in honest_costs(LLAVA_VIDEO)}
+    stock = rows["all tokens", 100]
+    assert [round(value / 1e12, 2) for value in (stock.cost.tower, stock.cost.eq17)] == [2 * 10.25 + 0.01, 80.16]
+    assert {type(row.method).name for row in rows.values() if row.what not in ("all tokens", "AOT")} == {
+        name for name, kind in BASELINES.items() if "grid" in kind.newline_positions
+    }
+    assert rows["VidCom2", 10].num_tokens == 1105
 
 
 def test_all_methods_are_there():

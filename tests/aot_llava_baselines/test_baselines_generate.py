@@ -258,6 +258,14 @@ def test_earlytom_loses_frames(four_layers, inputs):
     assert video.runs[-1][1] == len(video.tokens) - 1
 
 
+@pytest.mark.parametrize("num_frames", [1, 2, 3])
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_few_frames_are_enough(name, num_frames, four_layers, stock_processor, make_video):
+    batch = stock_processor(text=["<video> What?"], videos=[make_video(num_frames)], return_tensors="pt")
+    output = BaselineGenerator(four_layers, method(name)).generate(**batch, max_new_tokens=1, do_sample=False)
+    assert output.shape[1] == batch["input_ids"].shape[1] + 1
+
+
 def test_dycoke_forgets_between_videos(four_layers, inputs):
     generator = BaselineGenerator(four_layers, method("dycoke decoding"))
     options = {"max_new_tokens": NEW_TOKENS, "do_sample": False, "eos_token_id": None}
@@ -305,6 +313,11 @@ def test_weights_are_shared(four_layers):
         ("earlytom", {"longest_run": 1}, "longest_run is 1, but must be an integer from 2"),
         ("vidcom2", {"exact_count": 1}, "exact_count is 1, but must be True or False"),
         ("flashvid", {"merging": "max"}, "merging is 'max', but must be one of sum, mean"),
+        (
+            "flashvid",
+            {"chosen_share": 0, "merging_threshold": 1.0},
+            "chosen_share is 0 and merging_threshold 1",
+        ),
         ("flashvid", {"expansion": 0.5}, "expansion is 0.5, but must be a number from 1"),
     ],
 )

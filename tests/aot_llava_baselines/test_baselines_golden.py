@@ -176,3 +176,8 @@ def test_holitom_merges_static_tokens_around_few_centres(case):
     assert_tokens(merge_static(static, ratio, beta=0.6), data[f"tokens_{case}"])
     # With the whole weight on themselves the centres come out as they are.
     assert torch.equal(merge_static(static, ratio, beta=1.0), static[centres])
+    # Two equal frames are such a set; they save half of the tokens, so twice the share is left of the others.
+    attention = torch.ones(2, len(static))
+    video = EncodedVideo(static.expand(2, -1, -1), attention, static[None], static, attention, static[0])
+    reduced = build_baseline("holitom", retention_ratio=ratio / 2).reduce(video)
+    assert_tokens(reduced.tokens, data[f"tokens_{case}"])

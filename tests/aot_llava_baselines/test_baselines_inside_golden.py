@@ -11,7 +11,7 @@ from aot_llava_baselines import build_baseline
 from aot_llava_baselines.dycoke import DyCokeDecoder
 from aot_llava_baselines.fastv import FastVDecoder
 from aot_llava_baselines.framefusion import Fusion
-from aot_llava_baselines.interface import PromptSpan, Segment
+from aot_llava_baselines.interface import PromptSpan, ReducedVideo, Segment
 from aot_llava_baselines.layer_loop import CACHE
 from aot_llava_baselines.merging_decoder import MergingDecoder, merge_by_halves
 from aot_llava_baselines.pdrop import PDropDecoder
@@ -158,6 +158,38 @@ def test_framefusion(name):
         assert torch.equal(torch.cat([before, start + video, after]), data[f"positions_{call}"])
         torch.testing.assert_close(hidden, data[f"hidden_{call}"], rtol=0, atol=2e-5)
     assert fusion.is_over
+
+
+class TanhLayer(torch.nn.Module):
+    """What lies between the calls of FrameFusion's files, as a layer: its first half adds, its second half nothing."""
+
+    def __init__(self, weight):
+        super().__init__()
+        self.input_layernorm = self.post_attention_layernorm = torch.nn.Identity()
+        self.self_attn = lambda hidden_states, **_: (0.3 * torch.tanh(hidden_states @ weight), None)
+        self.mlp = torch.zeros_like
+
+
+@pytest.mark.parametrize("name", ["framefusion-a", "framefusion-c"])
+def test_framefusion_among_28_layers(name):
+    with safe_open(FOLDER / f"{name}.safetensors", "pt") as file:
+        data, numbers = {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118
+    places, frames = int(numbers["patches"]), int(numbers["frames"])
+    settings = {"retention_ratio": float(numbers["cost"]), "similarity_threshold": 0.6, "least_share": 0.1}
+    model = torch.nn.Module()
+    model.layers = torch.nn.ModuleList(TanhLayer(data["layer_weight"]) for _ in range(28))
+    model.config, model.rotary_emb = Qwen2Config(), lambda *_: None
+    span = PromptSpan(int(numbers["start"]), places * frames)
+    video = ReducedVideo(data["hidden_0"], tokens_per_frame=places)
+    decoder = build_baseline("framefusion", **settings).wrap(model, span, video)
+    decoder.attention_of_last = lambda *_: data["attention"].mean(0)
+    states, fuse = [], decoder._fuse
+    decoder._fuse = lambda *given: states.append(fuse(*given)[0]) or states[-1].unsqueeze(0)
+    decoder.prefill(data["hidden_0"][None], torch.arange(len(data["hidden_0"]))[None], None)
+    assert torch.equal(decoder.kept, data[f"positions_{numbers['calls']}"])
+    assert len(states) == int(numbers["calls"])
+    for call, state in enumerate(states, 1):
+        torch.testing.assert_close(state, data[f"hidden_{call}"], rtol=0, atol=2e-5)
 
 
 def test_pdrop():

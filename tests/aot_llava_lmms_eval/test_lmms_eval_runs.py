@@ -253,7 +253,7 @@ def test_unreadable_videos_are_counted(local_task):
     answers = [answer.text for answer in model.generate_until(requests_of(docs, model))]
     logger.remove(sink)
     assert answers[::2] == [f"Video /gone{number}.mp4 can not load, check the source" for number in range(2)]
-    *named, counted = printed
+    *named, counted, _ = printed  # and what lmms-eval says of the speed
     assert [line.startswith(f"/gone{number}.mp4 cannot be read") for number, line in enumerate(named)] == [True, True]
     assert counted.startswith("2 of 3 requests of process 0 had a video that cannot be read")
 
@@ -270,7 +270,7 @@ def test_log_says_how_many_requests_reused_a_video(local_task):
     logger.remove(sink)
     num_clips = len({doc["video"] for doc in local_task.docs})
     num_docs = len(local_task.docs)
-    assert printed == [f"{num_docs - num_clips} of {num_docs} requests of process 0 reused an encoded video.\n"]
+    assert f"{num_docs - num_clips} of {num_docs} requests of process 0 reused an encoded video.\n" in printed
 
 
 def test_wrong_argument_names_the_right_ones(local_task, monkeypatch):
