@@ -3,10 +3,12 @@
 import os
 from typing import Any
 
+import numpy as np
 from transformers import BatchFeature
 from transformers.utils import logging
-from transformers.video_utils import VideoInput, make_batched_metadata
+from transformers.video_utils import VideoInput, is_valid_video, make_batched_metadata
 
+from .encoded_video import SUFFIX, EncodedVideo, is_encoded_video
 from .error_texts import show
 from .frame_preparation import (
     as_array,
@@ -19,7 +21,7 @@ from .frame_preparation import (
 from .upright_frames import StackedFrames
 from .video_limits import VideoLimits
 from .video_reading import read_video_into
-from .video_sources import Source, is_source
+from .video_sources import is_source, local_path
 
 logger = logging.get_logger(__name__)
 
@@ -33,14 +35,36 @@ class _UnreadVideo(str):
 def as_strings(videos: Any) -> Any:
     """The same, nested as it was, with a string for each path and for each file in memory."""
     if isinstance(videos, (list, tuple)):
-        return type(videos)(map(as_strings, videos)) if any(map(_holds_source, videos)) else videos
-    if not is_source(videos) or isinstance(videos, str):
+        return [_as_array(as_strings(video)) for video in videos] if any(map(_holds_source, videos)) else videos
+    if not _is_unread(videos) or isinstance(videos, str):
         return videos
     if isinstance(videos, os.PathLike):
         return os.fsdecode(videos)
     unread = _UnreadVideo()
     unread.source = videos
     return unread
+
+
+def encoded_among(videos: VideoInput) -> list[EncodedVideo | None]:
+    """Of each video of a call that `as_strings` let pass the encoded one, read where it is a file; None of the others.
+
+    Raises:
+        FileNotFoundError, ValueError: as `EncodedVideo.load`.
+    """
+    read: dict[str, EncodedVideo] = {}
+
+    def take(video: Any) -> EncodedVideo | None:
+        source = _source_of(video) if isinstance(video, str) else None
+        if source is None or is_encoded_video(source):
+            return source
+        path = local_path(source)
+        if path is None or not path.lower().endswith(SUFFIX) or os.path.isdir(path):
+            return None
+        if path not in read:  # many questions about one video
+            read[path] = EncodedVideo.load(path)
+        return read[path]
+
+    return [take(video) for video in separate(videos)]
 
 
 def make_pixel_values(
@@ -113,10 +137,20 @@ def _sampling(options: dict[str, Any], default_num_frames: int | None) -> tuple[
     return None, None
 
 
+def _as_array(video: Any) -> Any:
+    """Frames in a list as one array: beside strings transformers would take them for no video."""
+    is_list_of_frames = isinstance(video, (list, tuple)) and video and is_valid_video(video)
+    return np.stack([np.asarray(frame) for frame in video]) if is_list_of_frames else video
+
+
 def _holds_source(videos: Any) -> bool:
-    return any(map(_holds_source, videos)) if isinstance(videos, (list, tuple)) else is_source(videos)
+    return any(map(_holds_source, videos)) if isinstance(videos, (list, tuple)) else _is_unread(videos)
 
 
-def _source_of(video: str) -> Source:
-    """What is to be read, of a string that `as_strings` gave."""
+def _is_unread(video: Any) -> bool:
+    return is_source(video) or is_encoded_video(video)
+
+
+def _source_of(video: str) -> Any:
+    """What is to be read or taken, of a string that `as_strings` gave: a source, or an encoded video."""
     return video.source if isinstance(video, _UnreadVideo) else video

@@ -371,6 +371,7 @@ def test_wrong_options_are_refused_in_one_line(arguments, parts, capsys, tmp_pat
     [
         ("launches", ["--frames", "0"], ("--frames", "'0' is not an integer from 1")),
         ("serving", ["--ratios", "0"], ("--ratios", "'0' is not a number above 0 up to 1")),
+        ("questions", ["--questions", "0"], ("--questions", "'0' is not an integer from 1")),
         ("push_memory", ["--sizes", "0"], ("--sizes", "'0' is not an integer from 1")),
         ("push_memory", ["--folder", __file__], ("--folder", f"{__file__} is no folder")),
     ],
