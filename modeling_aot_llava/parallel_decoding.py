@@ -16,13 +16,16 @@ from .video_limits import VideoLimits
 from .video_sources import VideoFile
 from .video_stream import open_video
 
+# Runs that are decoded at once: each takes the memory of a decoder, some 30 MiB at 1080p.
+_MOST_AT_ONCE = 4
+
 
 def decode_frames(
     file: VideoFile, index: FrameIndex, indices: np.ndarray, limits: VideoLimits, frames: UprightFrames
 ) -> None:
     """Decodes the frames at the rising `indices` and adds them to `frames`.
 
-    On more than two cores several runs at once, each with a container and a decoder of its own; no thread is left.
+    On several cores several runs at once, each with a container and a decoder of its own; no thread is left.
 
     Raises:
         TimesMisleadError: a frame is not where the index has it.
@@ -34,8 +37,11 @@ def decode_frames(
         return
     runs = list(_runs(index, indices))
     num_cores = _num_cores()
-    num_workers = min(len(runs), num_cores) if num_cores > 2 and file.is_sharable else 1
-    decode = _Decoding(file, index, limits, frames, iter(runs), num_threads=num_cores // num_workers)
+    num_workers = min(len(runs), num_cores, _MOST_AT_ONCE) if file.is_sharable else 1
+    # One thread a decoder where frames are left out: with FFmpeg's threads by frame the decoder may wait for ever. So
+    # where there are fewer runs than cores to decode them, it is these threads that are of use.
+    is_exact = 2 * num_workers < min(num_cores, 2 * _MOST_AT_ONCE)
+    decode = _Decoding(file, index, limits, frames, iter(runs), is_exact)
     if num_workers == 1:
         decode.runs_that_are_left()
     else:
@@ -66,22 +72,27 @@ class _Decoding:
         limits: VideoLimits,
         frames: UprightFrames,
         runs: Iterator[Run],
-        num_threads: int,
+        is_exact: bool,
     ):
-        self._file, self._index, self._limits, self.frames = file, index, limits, frames
-        self._runs, self._num_threads = runs, num_threads
+        self._file, self._index, self._limits, self.frames, self._runs = file, index, limits, frames, runs
+        self._is_exact = is_exact  # or frames that nobody asked for have turned out to be needed
         self._lock = threading.Lock()
-        self.is_exact = False  # whether frames that nobody asked for have turned out to be needed
 
     def runs_that_are_left(self) -> None:
         """Decodes them, one after the other."""
-        with open_video(self._file, self._limits, self._num_threads) as video:
-            while (run := self._next_run()) is not None:
-                if self.is_exact or not _add_all(decode_run(video, self._index, run), self.frames):
-                    self.is_exact = True
-                    # Anew, since the first run is decoded from the beginning of the file.
-                    with open_video(self._file, self._limits, self._num_threads) as again:
-                        _add_all(decode_run_exactly(again, self._index, run), self.frames)
+        run = None
+        if not self._is_exact:
+            with open_video(self._file, self._limits, num_threads=1) as video:
+                while not self._is_exact and (run := self._next_run()) is not None:
+                    self._is_exact |= not _add_all(decode_run(video, self._index, run), self.frames)
+            if run is None:
+                return
+        # Anew, since the first run is decoded from the beginning of the file.
+        with open_video(self._file, self._limits) as video:
+            run = run or self._next_run()
+            while run is not None:
+                _add_all(decode_run_exactly(video, self._index, run), self.frames)
+                run = self._next_run()
 
     def _next_run(self) -> Run | None:
         self.frames.check_running()

@@ -304,7 +304,10 @@ class AOTLlavaOnevisionProcessor(LlavaOnevisionProcessor):
         kwargs["return_metadata"] = returns_metadata or add_times
         processed_videos = make_pixel_values(self.video_processor, videos, kwargs, self.num_frames, limits)
         num_videos = len(processed_videos["pixel_values_videos"])
-        if len({len(video) for video in processed_videos["pixel_values_videos"]}) == 1:
+        if num_videos == 1 and return_tensors == "pt":
+            # Not as lists are converted, which copies.
+            processed_videos["pixel_values_videos"] = processed_videos["pixel_values_videos"][0][None]
+        elif len({len(video) for video in processed_videos["pixel_values_videos"]}) == 1:
             processed_videos.convert_to_tensors(return_tensors)
         replacements = [
             self.replace_video_token(processed_videos, video_idx, retention_ratio=retention_ratio)
