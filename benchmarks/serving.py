@@ -67,7 +67,10 @@ def _parse_options(arguments: list[str] | None) -> argparse.Namespace:
     add("--json", type=Path, metavar="FILE", help="also write the rows to this file")
     options = parser.parse_args(arguments)
     if importlib.util.find_spec("vllm") is None:
-        parser.error("vLLM is not installed: docs/serving.md says how to make an environment for it")
+        parser.error(
+            "vLLM is not installed: make its environment with tests/serving/make_environment FOLDER, "
+            "or as docs/serving.md says"
+        )
     return options
 
 
