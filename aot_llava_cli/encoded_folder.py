@@ -10,6 +10,7 @@ from modeling_aot_llava.encoded_in_prompt import check_is_asked_for
 from modeling_aot_llava.encoded_video import EncodedVideo
 from modeling_aot_llava.video_marks import check_marks, marks_of
 
+from .arguments import is_address
 from .video_look import shown
 
 
@@ -41,9 +42,9 @@ def is_done(file: Path, video: str, model: Any, processor: Any, num_frames: int 
 
 def source_of(video: str) -> str:
     """What an encoded video's file calls the video: its name and content, not where it lies; or its address."""
-    path = Path(video)
-    if not path.exists():
+    if is_address(video):
         return shown(video)
+    path = Path(video)
     digest = hashlib.sha256()
     for part in sorted(path.iterdir()) if path.is_dir() else [path]:
         if part.is_file():
