@@ -151,6 +151,11 @@ def is_encoded_file(video: str) -> bool:
     return video.lower().endswith(".safetensors") and not is_web_address(video) and Path(video).is_file()
 
 
+def is_address(video: str) -> bool:
+    """Whether this is an address and no path: http(s)://, file:// or data:."""
+    return _ADDRESS.match(video) is not None
+
+
 def is_web_address(video: str) -> bool:
     """Whether the video is to be downloaded."""
     return video.lower().startswith(("http://", "https://"))

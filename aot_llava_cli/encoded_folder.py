@@ -1,5 +1,6 @@
 """Whether a file that is to be written holds the encoded video already."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,12 @@ from modeling_aot_llava.encoded_in_prompt import check_is_asked_for
 from modeling_aot_llava.encoded_video import EncodedVideo
 from modeling_aot_llava.video_marks import check_marks, marks_of
 
+from .arguments import is_address
 from .video_look import shown
 
 
 def is_done(file: Path, video: str, model: Any, processor: Any, num_frames: int | None) -> bool:
-    """Whether the file is of this video as it is now, encoded by this model in this way.
+    """Whether the file is of this video, encoded by this model in this way.
 
     Raises:
         ValueError: if it is of another video, or encoded otherwise: it is not for us to replace it.
@@ -22,7 +24,10 @@ def is_done(file: Path, video: str, model: Any, processor: Any, num_frames: int 
         return False
     encoded = EncodedVideo.load(file)
     if encoded.source != source_of(video):
-        raise ValueError(f"{file} is there already, of {encoded.source}: give another --output for {shown(video)}.")
+        raise ValueError(
+            f"{file} is there already, of {encoded.source}, and {shown(video)} is another video: give another "
+            "--output or delete it."
+        )
     options = {"num_frames": processor.num_frames if num_frames is None else num_frames}
     pooled = model.config.pooled_grid_size**2
     try:
@@ -32,14 +37,18 @@ def is_done(file: Path, video: str, model: Any, processor: Any, num_frames: int 
         raise ValueError(
             f"{file} is there already, encoded in another way: give another --output or delete it ({error})"
         ) from error
-    return not _is_newer(Path(video), file)
+    return True
 
 
 def source_of(video: str) -> str:
-    """What an encoded video's file calls the video: the whole path, or an address without what may be secret."""
-    return str(Path(video).resolve()) if Path(video).exists() else shown(video)
-
-
-def _is_newer(video: Path, file: Path) -> bool:
-    """Whether a file was changed after it was encoded; of an address nothing is known."""
-    return video.is_file() and video.stat().st_mtime > file.stat().st_mtime
+    """What an encoded video's file calls the video: its name and content, not where it lies; or its address."""
+    if is_address(video):
+        return shown(video)
+    path = Path(video)
+    digest = hashlib.sha256()
+    for part in sorted(path.iterdir()) if path.is_dir() else [path]:
+        if part.is_file():
+            with part.open("rb") as file:
+                while block := file.read(1 << 20):
+                    digest.update(block)
+    return f"{path.resolve().name} (sha256 {digest.hexdigest()[:16]})"
