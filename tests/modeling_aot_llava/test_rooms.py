@@ -7,7 +7,7 @@ import pytest
 
 import modeling_aot_llava
 
-FAMILIES = ("llava",)
+FAMILIES = ("llava", "qwen")
 MODULES = [path for path in sorted(Path(modeling_aot_llava.__file__).parent.glob("*.py")) if path.stem != "__init__"]
 
 
