@@ -12,6 +12,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from transformers import LlavaOnevisionConfig
 
 from .interface import Baseline, PromptSpan, ReducedVideo, check_count
 from .layer_loop import LayerLoop
@@ -71,8 +72,10 @@ class FastV(Baseline):
     def works_inside(self) -> bool:
         return True
 
+    def check_model(self, config: LlavaOnevisionConfig) -> None:
+        check_depth("layer", self.layer, config)
+
     def wrap(self, language_model: nn.Module, span: PromptSpan, video: ReducedVideo) -> nn.Module:
-        check_depth("layer", self.layer, language_model)
         return FastVDecoder(language_model, span, self.layer, round(self.retention_ratio * span.num_tokens))
 
     def tokens_per_layer(self, num_tokens: int, num_layers: int) -> list[int]:
@@ -80,9 +83,8 @@ class FastV(Baseline):
         return [num_tokens] * self.layer + [kept] * (num_layers - self.layer)
 
 
-def check_depth(name: str, layer: int, language_model: nn.Module) -> None:
+def check_depth(name: str, layer: int, config: LlavaOnevisionConfig) -> None:
     """Raises ValueError where the language model has no such layer."""
-    if layer >= len(language_model.layers):
-        raise ValueError(
-            f"{name} is {layer}, but the language model has {len(language_model.layers)} layers, counted from 0."
-        )
+    num_layers = config.text_config.num_hidden_layers
+    if layer >= num_layers:
+        raise ValueError(f"{name} is {layer}, but the language model has {num_layers} layers, counted from 0.")

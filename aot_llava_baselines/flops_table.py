@@ -1,14 +1,17 @@
-"""The FLOPs columns of the paper's Tables 1 and 2, from each method's own layers and tokens."""
+"""The FLOPs columns of the paper's Tables 1 and 2, from each method's own layers and tokens; then the whole cost.
+
+`python -m aot_llava_baselines.flops_table` prints both; `honest_flops` counts the second.
+"""
 
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from . import build_baseline
-from .cost import method_flops
+from .cost import LLAVA_7B, ReadingCost, reading_cost
+from .honest_flops import as_markdown as honest_markdown
 from .interface import Baseline
+from .registry import build_baseline
 
-QWEN2_7B = {"num_layers": 28, "hidden_size": 3584, "intermediate_size": 18944}
 # Frames, and tokens of a frame without newlines.
 LLAVA_ONEVISION, LLAVA_VIDEO = (32, 196), (64, 169)
 ONE_FRAME_COUNT = "one count a frame, for all methods of the row"
@@ -44,13 +47,18 @@ class Cost:
     @property
     def teraflops(self) -> float:
         """By Eq. 17."""
-        return method_flops(self.method, self.num_tokens, **QWEN2_7B) / 1e12
+        return self.cost.eq17 / 1e12
+
+    @property
+    def cost(self) -> ReadingCost:
+        """With the vision tower, and as Qwen2 computes."""
+        return reading_cost(self.method, LLAVA_7B, self.video[0], self.num_tokens)
 
     @property
     def percent(self) -> float:
         """Of all tokens; the paper divides the figures that it prints."""
         frames, tokens_per_frame = self.video
-        whole = method_flops(build_baseline("visionzip"), frames * tokens_per_frame, **QWEN2_7B) / 1e12
+        whole = reading_cost(Baseline(), LLAVA_7B, frames, frames * tokens_per_frame).eq17 / 1e12
         return 100 * round(self.teraflops, 1) / round(whole, 1)
 
     @property
@@ -61,7 +69,7 @@ class Cost:
     @property
     def layers(self) -> str:
         """Layers times tokens, as `2 x 6272 + 26 x 1254`."""
-        counts = self.method.tokens_per_layer(self.num_tokens, QWEN2_7B["num_layers"])
+        counts = self.method.tokens_per_layer(self.num_tokens, LLAVA_7B.num_layers)
         return " + ".join(f"{counts.count(count)} x {count}" for count in dict.fromkeys(counts))
 
 
@@ -91,13 +99,17 @@ def paper_costs() -> Iterator[Cost]:
 
 def as_markdown() -> str:
     """All figures as a table."""
-    lines = ["| | layers x tokens | T | % | paper | |", "|---|---|---:|---:|---:|---|"]
+    lines = [
+        "| | layers x tokens | T | % | with tower, T | both as computed, T | paper | |",
+        "|---|---|---:|---:|---:|---:|---:|---|",
+    ]
     for cost in paper_costs():
         teraflops, percent = cost.printed
         agrees = "" if cost.is_printed else "differs"
         lines.append(
-            f"| {cost.what} | {cost.layers} | {cost.teraflops:.3f} | {cost.percent:.1f} | {teraflops}, {percent} % "
-            f"| {agrees} |"
+            f"| {cost.what} | {cost.layers} | {cost.teraflops:.3f} | {cost.percent:.1f} "
+            f"| {cost.cost.with_tower / 1e12:.2f} | {cost.cost.as_computed / 1e12:.2f} "
+            f"| {teraflops}, {percent} % | {agrees} |"
         )
     return "\n".join(lines)
 
@@ -105,3 +117,5 @@ def as_markdown() -> str:
 if __name__ == "__main__":
     sys.stdout.reconfigure(errors="backslashreplace")  # a console may have no such letter
     print(as_markdown())
+    print()
+    print(honest_markdown())

@@ -13,6 +13,7 @@ from modeling_aot_llava.placeholder_spans import find_placeholder_spans
 from .encoding import encode_video, newline_position_of
 from .interface import Baseline, PromptSpan, ReducedVideo
 from .pooling_head import PoolingHead
+from .registry import BASELINES
 
 
 class BaselineGenerator:
@@ -80,7 +81,7 @@ class BaselineGenerator:
         answers = []
         for row, pixels, row_mask in zip(input_ids, pixel_values_videos, mask):
             prompt = row[row_mask.bool()].unsqueeze(0)
-            video = encode_video(self.model, pixels.unsqueeze(0), self.pooling_head)
+            video = encode_video(self.model, pixels.unsqueeze(0), self.pooling_head, self.method)
             answers.append(self.answer(prompt, self.method.reduce(video), video.num_placeholders, **options))
         padding = self.model.generation_config.pad_token_id or 0
         padded = nn.utils.rnn.pad_sequence(answers, batch_first=True, padding_value=padding)
@@ -124,20 +125,27 @@ class BaselineGenerator:
 
 
 def check_defined_for(method: Baseline, config: LlavaOnevisionConfig) -> None:
-    """Raises ValueError if the method is not defined for the model's newlines, or AOT takes tokens away before it."""
+    """Raises ValueError if the method is not defined for the model, or AOT takes tokens away before it.
+
+    A method is defined for some places of newlines, and needs the layers that it works at.
+    """
     position = newline_position_of(config)
     if position not in method.newline_positions:
         raise ValueError(
             f"{method.name} is not defined for a model with {position!r} newlines, only for "
-            f"{' and '.join(map(repr, method.newline_positions))}. On LLaVA-Video, whose newlines are 'grid', run "
-            "fastv, pdrop, visionzip and fastvid."
+            f"{' and '.join(map(repr, method.newline_positions))}. There run {', '.join(_defined_for(position))}."
         )
+    method.check_model(config)
     ratio = getattr(config, "retention_ratio", 1)
     if ratio < 1:
         raise ValueError(
             f"The model's retention_ratio is {ratio}, so AOT leaves the method only a part of the tokens: load the "
             "model with retention_ratio=1.0."
         )
+
+
+def _defined_for(newline_position: str) -> list[str]:
+    return [name for name, kind in BASELINES.items() if newline_position in kind.newline_positions]
 
 
 def fit_prompt(prompt: Tensor, start: int, num_full: int, video: ReducedVideo) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,7 @@
-"""HoliTom (arXiv 2505.21334, NeurIPS 2025), its stage before the model; the source of the tables' protocol.
+"""HoliTom (arXiv 2505.21334, NeurIPS 2025): what stands still is told once; the source of the tables' protocol.
 
 Program: `cokeshao/HoliTom` e9b2972, `holitom/llava_arch.py`. Settings: tau 0.8, at 10 % 0.65; beta 0.6; k 7; D 0, the
-only one with which the program runs. Its merging inside the model is not here.
+only one with which the program runs. Its merging inside the model (k 18, r 0.5) is off unless `inner_ratio` is set.
 """
 
 import math
@@ -12,7 +12,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .interface import Baseline, EncodedVideo, ReducedVideo, check_share
+from .interface import EncodedVideo, ReducedVideo, check_share
+from .merging_decoder import MergesInside
 from .ranking import density_peak_scores, distances_between, greatest
 
 NUM_NEIGHBOURS = 7
@@ -29,14 +30,13 @@ def best_windows(tokens: Tensor, similarity_threshold: float) -> tuple[list[tupl
         First and last frame of each window, and how many tokens they save.
     """
     similar = torch.cosine_similarity(tokens[:-1], tokens[1:], dim=-1) > similarity_threshold
+    num_static = _count_static(similar)
     best, starts = [0], [0]
     for last in range(1, len(tokens)):
         best.append(best[last - 1])
         starts.append(last)
-        static = torch.ones_like(similar[0])
         for first in range(last - 1, -1, -1):
-            static = static & similar[first]
-            saved = (best[first - 1] if first else 0) + int(static.sum()) * (last - first)
+            saved = (best[first - 1] if first else 0) + num_static[first][last - first - 1] * (last - first)
             if saved > best[last]:
                 best[last], starts[last] = saved, first
     windows, last = [], len(tokens) - 1
@@ -44,6 +44,14 @@ def best_windows(tokens: Tensor, similarity_threshold: float) -> tuple[list[tupl
         windows.append((starts[last], last))
         last = starts[last] - 1
     return windows[::-1], best[-1]
+
+
+def _count_static(similar: Tensor) -> list[list[int]]:
+    """From each frame on, how many places are static up to each later frame; read at once."""
+    counts = torch.zeros(len(similar), len(similar), dtype=torch.long, device=similar.device)
+    for first in range(len(similar)):
+        counts[first, : len(similar) - first] = similar[first:].cumprod(0).sum(1)
+    return counts.tolist()
 
 
 def holitom(
@@ -84,11 +92,14 @@ def holitom(
 
 
 def merge_static(tokens: Tensor, ratio: float, beta: float) -> Tensor:
-    """Density peaks, by place, each mixed with the mean of the tokens nearest to it: (n, D) -> (round(n ratio), D)."""
+    """Density peaks, by place, each mixed with the mean of the tokens nearest to it: (n, D) -> (round(n ratio), D).
+
+    As in the program, a density looks at no more neighbours than there are centres.
+    """
     count = round(len(tokens) * ratio)
     if count == 0:
         return tokens[:0]
-    centres = greatest(density_peak_scores(tokens, min(NUM_NEIGHBOURS, len(tokens))), count).sort().values
+    centres = greatest(density_peak_scores(tokens, min(NUM_NEIGHBOURS, count)), count).sort().values
     nearest = distances_between(tokens, tokens[centres]).argmin(-1)
     members = torch.nn.functional.one_hot(nearest, count).to(tokens)
     members[centres] = 0
@@ -98,13 +109,14 @@ def merge_static(tokens: Tensor, ratio: float, beta: float) -> Tensor:
 
 
 @dataclass(frozen=True)
-class HoliTom(Baseline):
-    """HoliTom before the model.
+class HoliTom(MergesInside):
+    """HoliTom.
 
     Attributes:
         retention_ratio: share of the video tokens; it keeps a little more.
         similarity_threshold: tau; if None, the program's: 0.65 at 10 %, else 0.8.
         beta: weight of a static token against those that it stands for.
+        layer, inner_ratio, mask: as in `MergesInside`; the stage in the model is off (0.5 in the program).
     """
 
     name: ClassVar[str] = "holitom"

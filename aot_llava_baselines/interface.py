@@ -11,9 +11,12 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from transformers import LlavaOnevisionConfig
 
 from modeling_aot_llava.spatiotemporal_pruning import insert_newlines
 from modeling_aot_llava.token_budget import newline_places
+
+from .vision_layers import TowerOutput, TowerShape, VisionLayers
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,9 @@ class EncodedVideo:
         newline: (D,), the base model's `image_newline`.
         newline_position: where the base model has it: "one_token" after the video (LLaVA-OneVision), or "grid" after
             each row of each frame (LLaVA-Video).
+        stock_frames: how many frames the base model reads, where the tower's run has left fewer.
+        runs: first and last frame of each run of like frames (EarlyTom).
+        frames_per_layer: how many frames each layer of the tower read, where it is not all.
     """
 
     tokens: Tensor
@@ -38,6 +44,14 @@ class EncodedVideo:
     frame_attention: Tensor
     newline: Tensor
     newline_position: str = "one_token"
+    stock_frames: int | None = None
+    runs: Sequence[tuple[int, int]] = ()
+    frames_per_layer: Sequence[int] = ()
+
+    @property
+    def num_frames(self) -> int:
+        """F, of the video that was read."""
+        return self.stock_frames or len(self.tokens)
 
     @property
     def side(self) -> int:
@@ -46,8 +60,14 @@ class EncodedVideo:
 
     @property
     def num_placeholders(self) -> int:
-        """What the base model reads, newlines included."""
-        return len(self.with_newlines()) + 1
+        """What the base model reads of all frames, newlines included."""
+        newlines = newline_places(self.num_frames, self.side, self.newline_position)
+        return self.num_frames * self.tokens.shape[1] + len(newlines)
+
+    @property
+    def placeholders_per_frame(self) -> int:
+        """Tokens of a frame, with the newlines after its rows."""
+        return self.tokens.shape[1] + (self.side if self.newline_position == "grid" else 0)
 
     def with_newlines(self) -> Tensor:
         """What the base model reads, but for the newline that ends the video: (n, D)."""
@@ -81,12 +101,14 @@ class ReducedVideo:
             positions are counted anew.
         end: place of the newline that ends the video; None with `places`.
         segments: of PruneVid; they say which tokens compete with each other inside the model.
+        tokens_per_frame: of FrameFusion, which compares the same place of all frames inside the model.
     """
 
     tokens: Tensor
     places: Tensor | None = None
     end: int | None = None
     segments: Sequence[Segment] = ()
+    tokens_per_frame: int | None = None
 
 
 @dataclass(frozen=True)
@@ -115,11 +137,23 @@ class Baseline:
     name: ClassVar[str]
     newline_positions: ClassVar[tuple[str, ...]] = ("one_token",)
 
-    retention_ratio: float
+    retention_ratio: float = 1.0
 
     def __post_init__(self):
         """Checks the settings; raises ValueError."""
         check_share("retention_ratio", self.retention_ratio)
+
+    def check_model(self, config: LlavaOnevisionConfig) -> None:
+        """Raises ValueError where a model of this config lacks a layer that the method works at."""
+
+    @property
+    def tower_settings(self) -> tuple | None:
+        """All that its run of the vision tower depends on; None where that is the stock model's."""
+        return None
+
+    def run_tower(self, tower: VisionLayers, frames: Tensor) -> TowerOutput:
+        """Runs the vision tower over frames of (F, channels, height, width)."""
+        return tower.run(frames)
 
     def reduce(self, video: EncodedVideo) -> ReducedVideo:
         """What the language model reads."""
@@ -141,6 +175,10 @@ class Baseline:
         """
         return num_frames * tokens_per_frame
 
+    def frames_per_layer(self, num_frames: int, tower: TowerShape) -> list[float]:
+        """How many frames' worth of work each layer of the vision tower has; a mean where it depends on the video."""
+        return [num_frames] * tower.num_layers
+
     def tokens_per_layer(self, num_tokens: int, num_layers: int) -> list[int]:
         """How many video tokens each layer of the language model reads, when the first reads `num_tokens`."""
         return [num_tokens] * num_layers
@@ -156,6 +194,12 @@ def check_count(name: str, value: int, least: int = 1) -> None:
     """Raises ValueError unless it is an integer from `least`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ValueError(f"{name} is {value!r}, but must be an integer from {least}.")
+
+
+def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    """Raises ValueError unless it is one of the choices."""
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}, but must be one of {', '.join(choices)}.")
 
 
 def take_rows(values: Tensor, rows: Tensor) -> Tensor:

@@ -69,10 +69,13 @@ class LayerLoop(nn.Module):
             hidden = self.run_layer(index, hidden, positions, cache)
         return hidden
 
-    def run_layer(self, index: int, hidden: Tensor, positions: Tensor, cache) -> Tensor:
-        """Runs one layer on rows with these position ids; what it attends to is in the cache afterwards."""
+    def run_layer(self, index: int, hidden: Tensor, positions: Tensor, cache, *, causal: bool = True) -> Tensor:
+        """Runs one layer on rows with these position ids; what it attends to is in the cache afterwards.
+
+        Without `causal` each row attends to all.
+        """
         mask = None
-        if hidden.shape[1] > 1:
+        if hidden.shape[1] > 1 and causal:
             mask = create_causal_mask(config=self.config, inputs_embeds=hidden, attention_mask=None, **{CACHE: None})
         return self.language_model.layers[index](
             hidden,
@@ -80,8 +83,29 @@ class LayerLoop(nn.Module):
             position_ids=positions,
             position_embeddings=self.language_model.rotary_emb(hidden, positions),
             use_cache=True,
+            **({} if causal else {"is_causal": False}),
             **{CACHE: cache},
         )
+
+    def run_attention(self, index: int, hidden: Tensor, positions: Tensor, cache) -> Tensor:
+        """Runs the first half of a layer, as `run_layer`."""
+        layer = self.language_model.layers[index]
+        mask = None
+        if hidden.shape[1] > 1:
+            mask = create_causal_mask(config=self.config, inputs_embeds=hidden, attention_mask=None, **{CACHE: None})
+        attended, _ = layer.self_attn(
+            hidden_states=layer.input_layernorm(hidden),
+            attention_mask=mask,
+            position_ids=positions,
+            position_embeddings=self.language_model.rotary_emb(hidden, positions),
+            **{CACHE: cache},
+        )
+        return hidden + attended
+
+    def run_mlp(self, index: int, hidden: Tensor) -> Tensor:
+        """Runs the second half of a layer."""
+        layer = self.language_model.layers[index]
+        return hidden + layer.mlp(layer.post_attention_layernorm(hidden))
 
     def attention_of_last(self, index: int, hidden: Tensor, positions: Tensor, cache) -> Tensor:
         """Attention of the last row to all that a layer which has just run has in its cache, mean over heads: (n,).

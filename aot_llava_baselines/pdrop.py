@@ -12,6 +12,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from transformers import LlavaOnevisionConfig
 
 from .fastv import check_depth, keep_of_video
 from .interface import Baseline, PromptSpan, ReducedVideo, check_count
@@ -84,8 +85,10 @@ class PDrop(Baseline):
     def works_inside(self) -> bool:
         return True
 
+    def check_model(self, config: LlavaOnevisionConfig) -> None:
+        check_depth("layers", self.layers[-1], config)
+
     def wrap(self, language_model: nn.Module, span: PromptSpan, video: ReducedVideo) -> nn.Module:
-        check_depth("layers", self.layers[-1], language_model)
         with_newline = PromptSpan(span.start, span.num_tokens + 1)
         return PDropDecoder(language_model, with_newline, self.layers, self._counts(with_newline.num_tokens))
 

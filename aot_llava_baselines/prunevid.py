@@ -15,6 +15,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from transformers import LlavaOnevisionConfig
 
 from .fastv import check_depth
 from .interface import Baseline, EncodedVideo, PromptSpan, ReducedVideo, Segment, check_count, check_share
@@ -225,10 +226,13 @@ class PruneVid(Baseline):
     def works_inside(self) -> bool:
         return self.alpha < 1
 
+    def check_model(self, config: LlavaOnevisionConfig) -> None:
+        if self.works_inside:
+            check_depth("layer", self.layer, config)
+
     def wrap(self, language_model: nn.Module, span: PromptSpan, video: ReducedVideo) -> nn.Module | None:
         if not self.works_inside:
             return None
-        check_depth("layer", self.layer, language_model)
         return PruneVidDecoder(language_model, span, self.layer, video.segments, self.alpha)
 
     def num_video_tokens(self, num_frames: int, tokens_per_frame: int) -> int:

@@ -26,12 +26,23 @@ def density_peak_scores(points: Tensor, num_neighbours: int) -> Tensor:
     Returns:
         (..., N), float32.
     """
-    distances = distances_between(points, points)
+    return density_peak_scores_of(distances_between(points, points), num_neighbours)
+
+
+def density_peak_scores_of(distances: Tensor, num_neighbours: int, break_ties: bool = True) -> Tensor:
+    """The same from distances: (..., N, N) -> (..., N).
+
+    Without `break_ties` none of equally dense points is denser than another, as in the programs without their noise.
+    """
+    if distances.shape[-1] == 0:
+        return distances.sum(-1)
     nearest = distances.square().sort(dim=-1).values[..., :num_neighbours]
     density = (-nearest.mean(-1)).exp()
     own, others = density.unsqueeze(-1), density.unsqueeze(-2)
-    place = torch.arange(density.shape[-1], device=density.device)
-    is_denser = (others > own) | ((others == own) & (place < place.unsqueeze(-1)))
+    is_denser = others > own
+    if break_ties:
+        place = torch.arange(density.shape[-1], device=density.device)
+        is_denser = is_denser | ((others == own) & (place < place.unsqueeze(-1)))
     largest = distances.amax((-2, -1), keepdim=True)
     return torch.where(is_denser, distances, largest).amin(-1) * density
 

@@ -9,11 +9,15 @@ from hub_upload.command import push
 from hub_upload.plain_errors import PlainErrors
 
 from .benchmark import PASS_ON, benchmark
+from .chat import chat
+from .encode import encode
 from .generate import generate
 from .visualize import visualize
 
 app = typer.Typer(cls=PlainErrors, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command()(generate)
+app.command()(encode)
+app.command()(chat)
 app.command()(visualize)
 app.command()(push)
 app.command(context_settings=PASS_ON)(benchmark)

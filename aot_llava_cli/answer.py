@@ -18,6 +18,9 @@ from modeling_aot_llava import (
     AOTLlavaOnevisionForConditionalGeneration,
     AOTLlavaOnevisionProcessor,
 )
+from modeling_aot_llava.encoded_video import EncodedVideo
+
+from .arguments import is_encoded_file
 
 
 @dataclass(frozen=True)
@@ -146,18 +149,51 @@ def check_model_type(model_id: str, revision: str = "main") -> None:
 
 
 def read_question(
-    processor: AOTLlavaOnevisionProcessor, video: str | Path, prompt: str, num_frames: int | None
+    processor: AOTLlavaOnevisionProcessor, video: str | Path | EncodedVideo, prompt: str, **options: Any
 ) -> BatchFeature:
-    """Reads the video and writes the prompt around its placeholders."""
-    content = [{"type": "video", "path": str(video)}, {"type": "text", "text": prompt}]
+    """Reads the video and writes the prompt around its placeholders.
+
+    Args:
+        video: a file, also one of an encoded video; or an encoded video.
+        options: of the processor's call; those that are None are its own.
+    """
+    of_file = isinstance(video, (str, Path))
+    content = [{"type": "video", **({"path": str(video)} if of_file else {"video": video})}, text_content(prompt)]
     return processor.apply_chat_template(
         [{"role": "user", "content": content}],
         add_generation_prompt=True,
         tokenize=True,
         return_dict=True,
         return_tensors="pt",
-        processor_kwargs={} if num_frames is None else {"num_frames": num_frames},
+        processor_kwargs={name: value for name, value in options.items() if value is not None},
     )
+
+
+def text_content(text: str) -> dict[str, str]:
+    """A text as conversations hold it."""
+    return {"type": "text", "text": text}
+
+
+def encode(
+    model: AOTLlavaOnevisionForConditionalGeneration,
+    processor: AOTLlavaOnevisionProcessor,
+    video: str,
+    source: str | None = None,
+    **options: Any,
+) -> EncodedVideo:
+    """Reads and encodes a video for many questions; the file of an encoded video is loaded.
+
+    Args:
+        source: what the video is called.
+        options: as in `read_question`.
+    """
+    options = {name: value for name, value in options.items() if value is not None}
+    call = {"text": processor.video_token, "videos": [video], "return_tensors": "pt", **options}
+    if is_encoded_file(video):
+        processor(**call)  # raises if the call asks for another ratio than the file's, or for other frames
+        return EncodedVideo.load(video)
+    inputs = processor(**call, return_metadata=True)
+    return model.encode_video(**inputs.to(model.device, model.dtype), source=source)
 
 
 def stream_answer(
@@ -165,26 +201,34 @@ def stream_answer(
     processor: AOTLlavaOnevisionProcessor,
     question: BatchFeature,
     max_new_tokens: int,
+    num_frames: int | None = None,
 ) -> Answer:
-    """Generates greedily and prints every word on stdout as soon as it stands."""
+    """Generates greedily and prints every word on stdout as soon as it stands.
+
+    Args:
+        num_frames: of an encoded video; the question tells those of another.
+    """
     question = question.to(model.device, model.dtype)
     streamer = AnswerStreamer(processor.tokenizer)
-    outputs = model.generate(
-        **question,
-        streamer=streamer,
-        do_sample=False,
-        num_beams=1,  # whatever the checkpoint's generation config says: beams cannot be streamed
-        num_return_sequences=1,
-        max_new_tokens=max_new_tokens,
-        use_cache=True,
-        return_dict_in_generate=True,
-    )
-    num_frames = question["pixel_values_videos"].shape[1]
+    outputs = model.generate(**question, streamer=streamer, **greedily(max_new_tokens))
+    num_frames = question["pixel_values_videos"].shape[1] if num_frames is None else num_frames
     return Answer(
         video_tokens_before=num_frames * model.config.pooled_grid_size**2,
         video_tokens_after=_count_video_tokens_read(model, question["input_ids"], num_frames, outputs),
         seconds_to_first_token=streamer.seconds_to_first_token,
     )
+
+
+def greedily(max_new_tokens: int) -> dict[str, Any]:
+    """Options of `generate` for one answer that can be streamed, whatever the checkpoint's generation config says."""
+    return {
+        "do_sample": False,
+        "num_beams": 1,
+        "num_return_sequences": 1,
+        "max_new_tokens": max_new_tokens,
+        "use_cache": True,
+        "return_dict_in_generate": True,
+    }
 
 
 def _count_video_tokens_read(

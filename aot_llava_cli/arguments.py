@@ -17,8 +17,9 @@ _ADDRESS = re.compile(r"(https?://|file://|data:)", re.IGNORECASE)
 Video = Annotated[
     str | None,
     typer.Argument(
-        help="A video file, a folder with the pictures of its frames, or an http(s) address, which is downloaded "
-        "(4 GiB at most). By default a short clip that the mini model understands.",
+        help="A video file, a folder with the pictures of its frames, an http(s) address, which is downloaded "
+        "(4 GiB at most), or an encoded video (see `aot-llava encode`). By default a short clip that the mini model "
+        "understands.",
         show_default=False,
     ),
 ]
@@ -64,7 +65,18 @@ NumFrames = Annotated[
         show_default=False,
     ),
 ]
-
+RetentionRatio = Annotated[
+    float | None,
+    typer.Option(
+        parser=read_share,
+        metavar="SHARE",
+        help="Share of the video tokens to keep, above 0 up to 1. By default the checkpoint's.",
+        show_default=False,
+    ),
+]
+MaxNewTokens = Annotated[
+    int, typer.Option(parser=read_count, metavar="N", help="Length of an answer at most, in tokens.")
+]
 
 DEVICES = ("cpu", "cuda", "xpu", "mps")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -132,6 +144,11 @@ def check_video(video: str | None) -> None:
         "the mini clip.",
         param_hint="VIDEO",
     )
+
+
+def is_encoded_file(video: str) -> bool:
+    """Whether this is a file that `aot-llava encode` has written, by its name."""
+    return video.lower().endswith(".safetensors") and not is_web_address(video) and Path(video).is_file()
 
 
 def is_web_address(video: str) -> bool:

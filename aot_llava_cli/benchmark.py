@@ -1,5 +1,7 @@
 """`aot-llava benchmark`: the same as `python -m benchmarks`, where the project was installed with `pip install -e`."""
 
+from importlib import import_module
+
 import typer
 
 # The options are those of benchmarks/options.py, which also answers --help.
@@ -9,7 +11,8 @@ PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_optio
 def benchmark(context: typer.Context) -> None:
     """Measure speed and memory against the stock model, with random weights of real sizes; needs a checkout."""
     try:
-        from benchmarks.__main__ import main
+        # By name: the benchmarks stand above this package, and an installation has none.
+        main = import_module("benchmarks.__main__").main
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != "benchmarks":
             raise

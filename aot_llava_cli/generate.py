@@ -1,47 +1,39 @@
-"""`aot-llava generate`: asks a question about a video and streams the answer.
+"""`aot-llava generate`: asks questions about a video and streams the answers.
 
-The answer goes to stdout and everything else to stderr, so `… > answer.txt` keeps the answer.
+An answer goes to stdout and everything else to stderr, so `… > answer.txt` keeps the answer.
 """
 
-from typing import Annotated
+from contextlib import nullcontext
+from types import ModuleType
+from typing import Annotated, Any
 
 import typer
 
 from .arguments import (
     Device,
     Dtype,
+    MaxNewTokens,
     Model,
     NumFrames,
+    RetentionRatio,
     Revision,
     Video,
     check_device,
     check_model,
     check_revision,
     check_video,
-    read_count,
-    read_share,
+    is_encoded_file,
 )
 from .mini import MINI_QUESTION, mini_unless_named
-from .video_look import looked_at, shorten
+from .video_look import looked_at, shown
 
-_Prompt = Annotated[
-    str | None,
+_Prompts = Annotated[
+    list[str] | None,
     typer.Option(
+        "--prompt",
         metavar="TEXT",
-        help="What to ask about the video. By default for a description; the mini model is asked a question that it "
-        "understands.",
-        show_default=False,
-    ),
-]
-_MaxNewTokens = Annotated[
-    int, typer.Option(parser=read_count, metavar="N", help="Length of the answer at most, in tokens.")
-]
-_RetentionRatio = Annotated[
-    float | None,
-    typer.Option(
-        parser=read_share,
-        metavar="SHARE",
-        help="Share of the video tokens to keep, above 0 up to 1. By default the checkpoint's.",
+        help="What to ask about the video; several times for several questions, for which it is encoded once. By "
+        "default for a description; the mini model is asked a question that it understands.",
         show_default=False,
     ),
 ]
@@ -49,24 +41,26 @@ _RetentionRatio = Annotated[
 
 def generate(
     video: Video = None,
-    prompt: _Prompt = None,
+    prompts: _Prompts = None,
     model: Model = None,
-    retention_ratio: _RetentionRatio = None,
+    retention_ratio: RetentionRatio = None,
     num_frames: NumFrames = None,
-    max_new_tokens: _MaxNewTokens = 64,
+    max_new_tokens: MaxNewTokens = 64,
     device: Device = None,
     dtype: Dtype = "auto",
     revision: Revision = None,
 ) -> None:
-    """Answer a question about a video from a fraction of its video tokens."""
+    """Answer questions about a video from a fraction of its video tokens."""
     check_video(video)
     check_model(model)
     check_revision(revision, model)
-    if prompt is None:
-        prompt = MINI_QUESTION if model is None else "Describe the video."
+    first, *others = prompts or [MINI_QUESTION if model is None else "Describe the video."]
     video, model = mini_unless_named(video, model, _say)
-    with looked_at(video) as file:
-        _say(f"Question: {prompt}")
+    is_encoded = is_encoded_file(video)
+    # Of an encoded video the ratio cannot be another: then the call says so.
+    options = {"num_frames": num_frames, "retention_ratio": retention_ratio if is_encoded else None}
+    with nullcontext(video) if is_encoded else looked_at(video) as file:
+        _say(f"Question: {first}")
         _say(f"Loading {model}")
         # Only now: torch takes seconds to import, and a typing error should be answered at once.
         from . import answer
@@ -75,10 +69,22 @@ def generate(
         check_device(device, answer.find_device)
         # The video before the weights: a file that cannot be read need not wait for them.
         processor = answer.load_processor(model, retention_ratio, revision)
-        _say(f"Reading {shorten(video)}")
-        question = answer.read_question(processor, file, prompt, num_frames)
+        _say(f"Reading {shown(video)}")
+        question = answer.read_question(processor, file, first, **options)
+        encoded = answer.EncodedVideo.load(file) if is_encoded else None
     llava = answer.load_model(model, retention_ratio, revision, device, dtype)
-    result = answer.stream_answer(llava, processor, question, max_new_tokens)
+    if others and encoded is None:
+        encoded = llava.encode_video(**question.to(llava.device, llava.dtype))
+        question = answer.read_question(processor, encoded, first)
+    _answer(answer, llava, processor, question, max_new_tokens, encoded)
+    for prompt in others:
+        _say(f"Question: {prompt}")
+        _answer(answer, llava, processor, answer.read_question(processor, encoded, prompt), max_new_tokens, encoded)
+
+
+def _answer(answer: ModuleType, model: Any, processor: Any, question: Any, max_new_tokens: int, encoded: Any) -> None:
+    num_frames = None if encoded is None else encoded.num_frames
+    result = answer.stream_answer(model, processor, question, max_new_tokens, num_frames)
     _say(
         f"Video tokens {result.video_tokens_before} → {result.video_tokens_after} "
         f"({result.video_tokens_after / result.video_tokens_before:.1%}), "

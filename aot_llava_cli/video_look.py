@@ -40,12 +40,12 @@ def looked_at(video: str) -> Iterator[str]:
         except (ValueError, OSError) as error:
             if str(copy) not in str(error):
                 raise
-            raise ValueError(str(error).replace(str(copy), shorten(video))) from error
+            raise ValueError(str(error).replace(str(copy), shown(video))) from error
 
 
-def shorten(text: str) -> str:
-    """One line of a text, however long."""
-    return _reader("error_texts").shorten(text)
+def shown(video: str) -> str:
+    """What messages call a video: one line, without what may be secret in an address."""
+    return _reader("video_sources").name_of(video)
 
 
 def _look(video: str) -> None:

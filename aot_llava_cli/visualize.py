@@ -26,7 +26,7 @@ from .arguments import (
     read_share,
 )
 from .mini import MINI_CLIP, mini_unless_named
-from .video_look import looked_at, shorten
+from .video_look import looked_at, shown
 
 # How a PNG file begins, and what a page has in its head.
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -98,7 +98,7 @@ def visualize(
         check_device(device, answer.find_device)
         # The video before the weights: a file that cannot be read need not wait for them.
         processor = answer.load_processor(model, retention_ratio, revision)
-        _say(f"Reading {shorten(video)}")
+        _say(f"Reading {shown(video)}")
         frames = read_frames(processor, file, num_frames)
     llava = answer.load_model(model, retention_ratio, revision, device, dtype)
     compressed = compress(llava, processor, video, frames)

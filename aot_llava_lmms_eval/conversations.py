@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from modeling_aot_llava.video_sources import PICTURE_SUFFIXES
+from modeling_aot_llava.video_sources import PICTURE_SUFFIXES, name_of
 
 Message = Mapping[str, Any]
 
@@ -84,8 +84,8 @@ def of_messages(messages: Sequence[Message]) -> Conversation:
             limits = {name: part[name] for name in LIMITS if part.get(name) is not None}
             if limits:
                 raise ValueError(
-                    f"The task asks about a part of {part['url']} ({limits}), but videos are read whole: cut it "
-                    "beforehand."
+                    f"The task asks about a part of {name_of(part['url'])} ({limits}), but videos are read whole: cut "
+                    "it beforehand."
                 )
             if part["type"] == "text":
                 content.append({"type": "text", "text": part["text"]})

@@ -2,7 +2,21 @@
 
 AOT = "aot"
 # Those of `aot_llava_baselines`; written down, so that lmms-eval starts without importing them.
-METHODS = ("fastv", "pdrop", "dycoke", "visionzip", "prunevid", "fastvid", "holitom")
+METHODS = (
+    "fastv",
+    "pdrop",
+    "dycoke",
+    "visionzip",
+    "prunevid",
+    "fastvid",
+    "holitom",
+    "vidcom2",
+    "flashvid",
+    "framefusion",
+    "stc_pruner",
+    "stc_cacher",
+    "earlytom",
+)
 
 
 def model_id(method: str) -> str:

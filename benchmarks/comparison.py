@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from modeling_aot_llava import fused_kernels
+from modeling_aot_llava.cost_model import count_flops
 from modeling_aot_llava.token_budget import plan_token_budget
 
-from .cost import count_flops
 from .measure import measure_first_token, measure_language_model
 from .preparation import measure_preparation
 from .shapes import TEXT_TOKENS, count_all_video_tokens, make_prompt, random_videos

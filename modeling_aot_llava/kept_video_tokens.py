@@ -13,30 +13,36 @@ logger = logging.get_logger(__name__)
 Counts = Sequence[int | None]
 
 
-def tokens_to_keep(spans: Sequence[PlaceholderSpan], num_frames: int, config, is_asked_for: bool) -> list[int | None]:
+def tokens_to_keep(
+    spans: Sequence[PlaceholderSpan], num_frames: Sequence[int], config, is_asked_for: bool
+) -> list[int | None]:
     """B of each video as the prompt has it, newline tokens not counted; None where the config's ratio decides.
 
     Args:
         spans: the placeholders of each video.
-        num_frames: F.
+        num_frames: F of each video.
         config: an `AOTLlavaOnevisionConfig`.
         is_asked_for: whether the full count asks for all tokens; else it is the stock processor's.
 
     Raises:
         ValueError: if a video has too few placeholders for its newline tokens, or more than its frames can fill.
     """
-    num_newlines = config.count_newlines(num_frames, is_compressed=True)
-    all_tokens = num_frames * config.pooled_grid_size**2
-    full_count = all_tokens + config.count_newlines(num_frames, is_compressed=False)
-    for video, span in enumerate(spans):
+    kept: list[int | None] = []
+    for video, (span, frames) in enumerate(zip(spans, num_frames)):
+        num_newlines = config.count_newlines(frames, is_compressed=True)
+        all_tokens = frames * config.pooled_grid_size**2
+        full_count = all_tokens + config.count_newlines(frames, is_compressed=False)
         if not num_newlines < span.length <= full_count:
             raise ValueError(
-                f"The prompt has {span.length} placeholders for video {video}, but its {num_frames} frames give from "
+                f"The prompt has {span.length} placeholders for video {video}, but its {frames} frames give from "
                 f"{num_newlines + 1} to {full_count} (newline tokens included). Make prompt and pixels with one call "
                 "of AOTLlavaOnevisionProcessor."
             )
-    of_full_prompt = all_tokens if is_asked_for else None
-    return [of_full_prompt if span.length == full_count else span.length - num_newlines for span in spans]
+        if span.length == full_count:
+            kept.append(all_tokens if is_asked_for else None)
+        else:
+            kept.append(span.length - num_newlines)
+    return kept
 
 
 def check_one_count_a_video(kept_video_tokens: Counts | None, num_videos: int) -> None:
@@ -56,13 +62,13 @@ def check_one_count_a_video(kept_video_tokens: Counts | None, num_videos: int) -
 def keeps_all_tokens(kept_video_tokens: Counts | None, num_frames: int, config) -> bool:
     """Whether AOT has nothing to do: all tokens are asked for, by the counts or by the config's ratio (None)."""
     full_count = num_frames * config.pooled_grid_size**2
-    of_ratio = _configured_count(num_frames, config)
+    of_ratio = configured_count(num_frames, config)
     return all(count == full_count for count in (of_ratio if c is None else c for c in kept_video_tokens or [None]))
 
 
 def warn_of_other_ratio(kept_video_tokens: Counts, num_frames: int, config) -> None:
     """Says once that the processor's ratio decides, where the config's is another."""
-    configured = _configured_count(num_frames, config)
+    configured = configured_count(num_frames, config)
     for count in kept_video_tokens:
         if count is not None and count != configured:
             logger.warning_once(
@@ -78,7 +84,7 @@ def warn_of_other_anchors(kept_video_tokens: Counts | None, num_frames: int, con
     """Says once that `num_anchors` was chosen for another ratio than the call asks for."""
     if not has_deliberate_anchors(config, config.frame_grid):
         return
-    configured = _configured_count(num_frames, config)
+    configured = configured_count(num_frames, config)
     for count in kept_video_tokens or ():
         if count is not None and count != configured:
             ratio = ratio_of(count, num_frames, config)
@@ -100,5 +106,6 @@ def ratio_of(count: int, num_frames: int, config) -> float:
     return count / (num_frames * pooled)
 
 
-def _configured_count(num_frames: int, config) -> int:
+def configured_count(num_frames: int, config) -> int:
+    """B of the config's ratio."""
     return count_video_tokens(num_frames, config.retention_ratio, config.pooled_grid_size**2, config.num_clips)

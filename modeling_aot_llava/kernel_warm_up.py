@@ -79,4 +79,5 @@ def _transport_padded_frames(config, num_frames: int, device: torch.device) -> N
         if mask is None:
             return
         num_tokens = index.shape[1]
-        recipe.transport(torch.zeros(1, num_tokens, num_tokens, device=device), mask, mask)
+        cost = torch.zeros(1, num_tokens, num_tokens, dtype=torch.float32, device=device)
+        recipe.transport(cost, mask, mask)

@@ -23,20 +23,25 @@ from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from .auto_map import AUTO_MAP_OF_CONFIG
+from .call_videos import NAMES as NAMES_OF_CALL_VIDEOS
+from .call_videos import CallVideos
 from .checkpoint_keys import take_over_key_renamings
 from .configuration_aot_llava import AOT_FIELDS, AOTLlavaOnevisionConfig
 from .conversation_cache import count_cached_columns, find_caches, mark_as_fitted
+from .encoded_video import EncodedVideo
+from .encoding_once import encode_once
 from .generation_options import GenerationOptions, check_chunked_prefill
 from .kept_video_tokens import check_one_count_a_video, keeps_all_tokens, warn_of_other_anchors, warn_of_other_ratio
 from .kernel_warm_up import EXPECTED_FRAMES, warm_up_kernels
 from .llava_video_checkpoint import KEY_RENAMINGS
 from .prompt import Prompt
 from .prompt_fitting import as_one_tensor, check_no_video_is_missing, encode_images, encode_videos
+from .served_vision_tower import ServedVisionTower
 from .spatial_pooling import pool_grid
 from .spatiotemporal_pruning import VideoTokens, add_newlines, with_base_newlines
 from .stock_signature import called_as
 from .video_encoding import encode_and_compress, joined_outputs
-from .vllm_serving import check_can_be_served, is_served_by_vllm
+from .vllm_serving import check_can_be_served, is_served_by_vllm, vllm_compiles_vision_tower
 
 
 def refuse_config_fields(arguments: Mapping[str, Any]) -> None:
@@ -76,6 +81,8 @@ class AOTLlavaOnevisionModel(LlavaOnevisionModel):
         if is_served:
             check_can_be_served(config)
         super().__init__(config)
+        if is_served and vllm_compiles_vision_tower():
+            self.vision_tower = ServedVisionTower(config.vision_config)
         if is_served and torch.cuda.is_available():  # a server's first request is not to wait for a compiler
             gpu = torch.device("cuda", torch.cuda.current_device())
             warm_up_kernels(config, torch.get_default_dtype(), gpu, gpu)
@@ -190,6 +197,36 @@ class AOTLlavaOnevisionModel(LlavaOnevisionModel):
         tower = self.vision_tower
         warm_up_kernels(self.config, tower.dtype, tower.device, transport_device, num_frames)
 
+    @called_as(LlavaOnevisionModel.forward, more_keywords=NAMES_OF_CALL_VIDEOS)
+    def forward(
+        self,
+        *,
+        input_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        pixel_values_videos: Tensor | None = None,
+        image_sizes_videos: Tensor | None = None,
+        **kwargs,
+    ):
+        videos = CallVideos.taken_from(kwargs, pixel_values_videos, image_sizes_videos)
+        prompt = Prompt(input_ids, inputs_embeds, attention_mask, position_ids)
+        if not videos.are_plain:
+            videos.check_are_alone(kwargs.get("mm_encoder_outputs"))
+            of_layers = (kwargs.get("vision_feature_layer"), kwargs.get("vision_feature_select_strategy"))
+            prompt, video = encode_videos(self, prompt, videos, *of_layers)
+            kwargs["mm_encoder_outputs"] = as_one_tensor({**(kwargs.get("mm_encoder_outputs") or {}), "video": video})
+            pixel_values_videos = None
+        return super().forward(
+            input_ids=prompt.input_ids,
+            inputs_embeds=prompt.inputs_embeds,
+            attention_mask=prompt.attention_mask,
+            position_ids=prompt.position_ids,
+            pixel_values_videos=pixel_values_videos,
+            image_sizes_videos=image_sizes_videos,
+            **kwargs,
+        )
+
 
 class AOTLlavaOnevisionForConditionalGeneration(LlavaOnevisionForConditionalGeneration):
     """LLaVA-OneVision that answers from a tenth of the video tokens (AOT, arXiv 2603.01400), without training.
@@ -228,7 +265,42 @@ class AOTLlavaOnevisionForConditionalGeneration(LlavaOnevisionForConditionalGene
         # `from_pretrained(..., retention_ratio=0.2)` changes the config, not the generation config too.
         super().adjust_generation_fn(*args, **{key: kwargs[key] for key in kwargs if key not in AOT_FIELDS})
 
-    @called_as(LlavaOnevisionForConditionalGeneration.forward)
+    def encode_video(
+        self,
+        *,
+        pixel_values_videos: Tensor,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        image_sizes_videos: Tensor | None = None,
+        kept_video_tokens: list[int] | Tensor | None = None,
+        video_metadata: list | None = None,
+        source: str | None = None,
+        **of_the_prompt,
+    ) -> EncodedVideo:
+        """Encodes one video for many questions: `model.encode_video(**processor(text="<video>", videos="clip.mp4"))`.
+
+        What it returns stands wherever the processor takes a video, here or saved as a file; then neither the video,
+        its decoder nor the vision tower is needed, and the answers are the same, bit for bit.
+
+        Args:
+            pixel_values_videos: (1, F, channels, height, width).
+            input_ids, attention_mask, image_sizes_videos: of a prompt with this video, as the processor gives them;
+                its placeholders say how many tokens are kept.
+            kept_video_tokens: of a call of the processor without text, which says so instead.
+            video_metadata: of a call with `return_metadata=True`: tells which frames these are.
+            source: what the video is called, such as its path.
+            of_the_prompt: what else the processor gave; it is not read.
+
+        Raises:
+            ValueError: if there are several videos, or prompt and video do not fit together.
+        """
+        refuse_config_fields(of_the_prompt)
+        prompt = Prompt(input_ids=input_ids, attention_mask=attention_mask)
+        return encode_once(
+            self.model, prompt, pixel_values_videos, image_sizes_videos, kept_video_tokens, video_metadata, source
+        )
+
+    @called_as(LlavaOnevisionForConditionalGeneration.forward, more_keywords=NAMES_OF_CALL_VIDEOS)
     def forward(
         self,
         *,
@@ -252,8 +324,10 @@ class AOTLlavaOnevisionForConditionalGeneration(LlavaOnevisionForConditionalGene
         refuse_config_fields(kwargs)
         written = prompt = Prompt(input_ids, inputs_embeds, attention_mask, position_ids, labels, shift_labels)
         of_layers = (vision_feature_layer, vision_feature_select_strategy)
-        if pixel_values_videos is not None and mm_encoder_outputs is None:
-            prompt, video = encode_videos(self.model, written, pixel_values_videos, image_sizes_videos, *of_layers)
+        videos = CallVideos.taken_from(kwargs, pixel_values_videos, image_sizes_videos)
+        videos.check_are_alone(mm_encoder_outputs)
+        if videos and mm_encoder_outputs is None:
+            prompt, video = encode_videos(self.model, written, videos, *of_layers)
             mm_encoder_outputs, pixel_values_videos = {"video": video}, None
             if pixel_values is not None:  # the parent takes pixels, or what was made of them, but not some of both
                 mm_encoder_outputs["image"] = encode_images(
@@ -286,7 +360,7 @@ class AOTLlavaOnevisionForConditionalGeneration(LlavaOnevisionForConditionalGene
         return outputs
 
     @torch.no_grad()
-    @called_as(LlavaOnevisionForConditionalGeneration.generate)
+    @called_as(LlavaOnevisionForConditionalGeneration.generate, more_keywords=NAMES_OF_CALL_VIDEOS)
     def generate(
         self,
         *,
@@ -311,12 +385,12 @@ class AOTLlavaOnevisionForConditionalGeneration(LlavaOnevisionForConditionalGene
         mm_encoder_outputs = dict(mm_encoder_outputs or {})
         of_layers = (vision_feature_layer, vision_feature_select_strategy)
         is_encoded = mm_encoder_outputs.get("video") is not None
-        if pixel_values_videos is not None or is_encoded:
+        videos = CallVideos.taken_from(kwargs, pixel_values_videos, image_sizes_videos)
+        videos.check_are_alone(mm_encoder_outputs)
+        if videos or is_encoded:
             check_chunked_prefill(options)
-        if pixel_values_videos is not None and not is_encoded:
-            fitted, mm_encoder_outputs["video"] = encode_videos(
-                self.model, new, pixel_values_videos, image_sizes_videos, *of_layers
-            )
+        if videos and not is_encoded:
+            fitted, mm_encoder_outputs["video"] = encode_videos(self.model, new, videos, *of_layers)
             pixel_values_videos = None
             if fitted is not new:
                 prompt = fitted.behind(cached)

@@ -1,5 +1,6 @@
 """Where the video placeholders of a prompt are: a video is a run of them, one for each of its tokens."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,15 +16,19 @@ class PlaceholderSpan:
     length: int
 
 
-def find_placeholder_spans(is_placeholder: Tensor, num_videos: int) -> list[PlaceholderSpan]:
+def find_placeholder_spans(
+    is_placeholder: Tensor, num_videos: int, implied_counts: Callable[[int], Sequence[int]] | None = None
+) -> list[PlaceholderSpan]:
     """The placeholders of each video, in the order of the videos: row by row.
 
     Each run of placeholders belongs to one video. Where there are fewer runs than videos, some videos stand back to
-    back in one run; then all videos have the same number of placeholders.
+    back in one run. They are told apart by the counts that their frames imply; without those, all videos have the same
+    number of placeholders.
 
     Args:
         is_placeholder: (rows, columns) bool.
         num_videos: at least 1.
+        implied_counts: gives each video's count, of the number of all placeholders.
 
     Raises:
         ValueError: if the placeholders cannot be shared out among the videos.
@@ -32,16 +37,36 @@ def find_placeholder_spans(is_placeholder: Tensor, num_videos: int) -> list[Plac
     if len(runs) == num_videos:
         return runs
     total = sum(run.length for run in runs)
-    each, remainder = divmod(total, num_videos)
-    if len(runs) > num_videos or remainder or each == 0 or any(run.length % each for run in runs):
+    counts = _equal_counts(total, num_videos) if implied_counts is None else implied_counts(total)
+    spans = None if counts is None else _share_out(runs, counts)
+    if spans is None:
+        lengths = ", ".join(str(run.length) for run in runs) or "none"
+        implied = f" of {', '.join(map(str, counts))} placeholders, as their frames imply" if implied_counts else ""
         raise ValueError(
-            f"The prompt has {total} video placeholders in {len(runs)} runs, which cannot be shared out among "
-            f"{num_videos} videos. Write one video token a video into the prompt and let AOTLlavaOnevisionProcessor "
-            "expand it; in a later turn, leave out the pixels of videos that the cache holds already."
+            f"The prompt has {total} video placeholders in {len(runs)} runs ({lengths}), which cannot be shared out "
+            f"among {num_videos} videos{implied}. Write one video token a video into the prompt and let "
+            "AOTLlavaOnevisionProcessor expand it; in a later turn, leave out the pixels of videos that the cache "
+            "holds already."
         )
-    return [
-        PlaceholderSpan(run.row, run.start + offset, each) for run in runs for offset in range(0, run.length, each)
-    ]
+    return spans
+
+
+def _equal_counts(total: int, num_videos: int) -> list[int] | None:
+    each, remainder = divmod(total, num_videos)
+    return None if remainder or each == 0 else [each] * num_videos
+
+
+def _share_out(runs: Sequence[PlaceholderSpan], counts: Sequence[int]) -> list[PlaceholderSpan] | None:
+    """The videos one after the other, each within one run; None if they do not fill all runs."""
+    spans, left = [], list(reversed(counts))
+    for run in runs:
+        start, end = run.start, run.start + run.length
+        while start < end:
+            if not left or start + left[-1] > end:
+                return None
+            spans.append(PlaceholderSpan(run.row, start, left[-1]))
+            start += left.pop()
+    return None if left else spans
 
 
 def _find_runs(is_placeholder: Tensor) -> list[PlaceholderSpan]:

@@ -4,10 +4,11 @@ import inspect
 import math
 import numbers
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from transformers import (
+    BatchFeature,
     LlavaOnevisionConfig,
     LlavaOnevisionImageProcessor,
     LlavaOnevisionProcessor,
@@ -15,9 +16,14 @@ from transformers import (
     Qwen2Tokenizer,
 )
 from transformers.processing_utils import MultiModalData, ProcessingKwargs, VideosKwargs
-from transformers.video_utils import VideoInput, make_batched_videos
+from transformers.video_utils import VideoInput
 
+from .call_videos import ENCODED_TOKENS, as_tensors, padded_frames
+from .call_videos import NAMES as NAMES_OF_CALL_VIDEOS
+from .encoded_in_prompt import check_is_asked_for
+from .encoded_video import EncodedVideo
 from .error_texts import show
+from .frame_preparation import separate
 from .keyword_check import check_keywords, keywords_of_call
 from .llava_video_checkpoint import (
     CHAT_TEMPLATE,
@@ -36,13 +42,17 @@ from .token_budget import (
     newline_places,
     pooled_grid_size,
 )
-from .unread_videos import as_strings, read_unread
+from .unread_videos import as_strings, encoded_among, make_pixel_values
 from .video_limits import VideoLimits
 from .vllm_serving import is_called_by_vllm, tells_vllm
 
 if TYPE_CHECKING:  # transformers too old for this code copies the modules named in this file alone; it shall say so
+    from .frame_preparation import store_maker as store_maker
+    from .mp4_boxes import stated_end as stated_end
+    from .parallel_decoding import decode_frames as decode_frames
+    from .upright_frames import UprightFrames as UprightFrames
     from .video_contents import is_text as is_text
-    from .video_decoding import decode_frames as decode_frames
+    from .video_decoding import decode_run as decode_run
     from .video_download import download as download
     from .video_index import FrameIndex as FrameIndex
     from .video_reading import read_video as read_video
@@ -132,7 +142,11 @@ class AOTLlavaOnevisionProcessor(LlavaOnevisionProcessor):
 
     valid_processor_kwargs = AOTLlavaOnevisionProcessorKwargs
     # `_process_videos` does it where videos are equally long; vLLM takes a list of the others.
-    skip_tensor_conversion = (*LlavaOnevisionProcessor.skip_tensor_conversion, "pixel_values_videos")
+    skip_tensor_conversion = (
+        *LlavaOnevisionProcessor.skip_tensor_conversion,
+        "pixel_values_videos",
+        *NAMES_OF_CALL_VIDEOS,
+    )
 
     def __init__(
         self,
@@ -240,12 +254,41 @@ class AOTLlavaOnevisionProcessor(LlavaOnevisionProcessor):
         # vLLM asks where the placeholders are, and the model is told there how many tokens to keep. So do assistant
         # masks, together with the offsets of tokens; those inputs go to `forward`, which sees the placeholders.
         is_for_vllm = "text_replacement_offsets" in inputs and "offset_mapping" not in inputs
-        inputs.pop(FRAME_SIZES if is_for_vllm else KEPT_VIDEO_TOKENS, None)
-        if not is_for_vllm:
-            _check_videos_fit_together(inputs)
+        if is_for_vllm and ENCODED_TOKENS in inputs:
+            raise ValueError("vLLM keeps its own cache of encoded videos and takes none: send the video itself.")
+        if text is not None:  # without a prompt, whose placeholders tell, the counts are all that `encode_video` has
+            inputs.pop(FRAME_SIZES if is_for_vllm else KEPT_VIDEO_TOKENS, None)
+        if not is_for_vllm and _are_tensors(inputs, kwargs):
+            _pad_frames(inputs)
         return inputs
 
-    def _process_videos(
+    def _process_videos(self, videos: VideoInput, retention_ratio: float | None = None, **kwargs):
+        self._count_placeholders(1, retention_ratio)  # raises before any video is read
+        encoded = encoded_among(videos)
+        if not any(encoded):
+            return self._process_unencoded(videos, retention_ratio, **kwargs)
+        for video in encoded:
+            if video is not None:
+                check_is_asked_for(video, self, retention_ratio, kwargs, self._pooled_grid_size**2)
+        others = [video for video, one in zip(separate(videos), encoded) if one is None]
+        metadata = kwargs.get("video_metadata")
+        if metadata is not None and len(metadata) == len(encoded):
+            kwargs["video_metadata"] = [of_video for of_video, one in zip(metadata, encoded) if one is None]
+        processed, replacements = BatchFeature(), []
+        if others:
+            processed, replacements = self._process_unencoded(others, retention_ratio, **kwargs)
+        own = [video and self._text_of_encoded(video, kwargs.get("add_time_instruction")) for video in encoded]
+        if kwargs.get("return_metadata"):
+            known = [video and video.metadata for video in encoded]
+            processed["video_metadata"] = _merged(known, processed.get("video_metadata", []))
+        processed.update(as_tensors(encoded))
+        return processed, _merged(own, replacements)
+
+    def _text_of_encoded(self, video: EncodedVideo, add_time_instruction: bool | None) -> str:
+        add_times = self.add_time_instruction if add_time_instruction is None else add_time_instruction
+        return self.video_token * len(video.tokens) + (time_instruction(video.metadata) if add_times else "")
+
+    def _process_unencoded(
         self,
         videos: VideoInput,
         retention_ratio: float | None = None,
@@ -253,15 +296,14 @@ class AOTLlavaOnevisionProcessor(LlavaOnevisionProcessor):
         video_limits: dict[str, Any] | None = None,
         **kwargs,
     ):
-        self._count_placeholders(1, retention_ratio)  # raises before any video is read
         kwargs = {name: plain(value) if name in ("num_frames", "fps") else value for name, value in kwargs.items()}
-        num_videos = len(make_batched_videos(videos))
         limits = VideoLimits.of(self.video_limits if video_limits is None else video_limits)
-        videos, kwargs = read_unread(videos, kwargs, self.num_frames, limits)
         return_tensors = kwargs.pop("return_tensors", None)
         add_times = self.add_time_instruction if add_time_instruction is None else add_time_instruction
         returns_metadata = kwargs.pop("return_metadata", False)
-        processed_videos = self.video_processor(videos, return_metadata=returns_metadata or add_times, **kwargs)
+        kwargs["return_metadata"] = returns_metadata or add_times
+        processed_videos = make_pixel_values(self.video_processor, videos, kwargs, self.num_frames, limits)
+        num_videos = len(processed_videos["pixel_values_videos"])
         if len({len(video) for video in processed_videos["pixel_values_videos"]}) == 1:
             processed_videos.convert_to_tensors(return_tensors)
         replacements = [
@@ -278,7 +320,7 @@ class AOTLlavaOnevisionProcessor(LlavaOnevisionProcessor):
         processed_videos[KEPT_VIDEO_TOKENS] = counts
         keeps_all = any(count == len(video) * self._pooled_grid_size**2 for count, video in zip(counts, pixels))
         if retention_ratio is not None or keeps_all:
-            processed_videos[FRAME_SIZES] = [[list(frame.shape[-2:]) for frame in video] for video in pixels]
+            processed_videos[FRAME_SIZES] = _frame_sizes(pixels)
         return processed_videos, replacements
 
     def replace_video_token(
@@ -322,14 +364,27 @@ def _add_missing_tokens(tokenizer, tokens: tuple[str, ...]) -> None:
         tokenizer.add_tokens(missing, special_tokens=True)
 
 
-def _check_videos_fit_together(inputs: Mapping[str, Any]) -> None:
-    """The inputs of one `generate` are tensors, and videos of different lengths do not fit into one."""
+def _are_tensors(inputs: Mapping[str, Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether the call asks for tensors, into which videos of different lengths fit with padding alone."""
+    return bool(kwargs.get("return_tensors")) or not isinstance(inputs.get("input_ids", []), list)
+
+
+def _pad_frames(inputs: MutableMapping[str, Any]) -> None:
     videos = inputs.get("pixel_values_videos")
-    if isinstance(videos, list) and not isinstance(inputs.get("input_ids", []), list):
-        raise ValueError(
-            f"The videos have {', '.join(str(len(video)) for video in videos)} frames, but in one call all must have "
-            "the same number: read as many of each, or pass the videos one by one."
-        )
+    if isinstance(videos, list):
+        inputs.update(padded_frames(videos))
+
+
+def _frame_sizes(videos: Sequence[Any]) -> list[list[list[int]]]:
+    """(videos, longest F, 2): height and width of each frame, 0 of those that pad a video."""
+    longest = max(map(len, videos))
+    return [[list(frame.shape[-2:]) for frame in video] + [[0, 0]] * (longest - len(video)) for video in videos]
+
+
+def _merged(some: Sequence[Any], others: Sequence[Any]) -> list[Any]:
+    """The others, one after the other, where there is None."""
+    left = iter(others)
+    return [next(left) if one is None else one for one in some]
 
 
 AOTLlavaOnevisionProcessor.register_for_auto_class("AutoProcessor")

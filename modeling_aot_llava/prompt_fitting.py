@@ -1,6 +1,8 @@
 """Encodes a prompt's videos, and makes the prompt's placeholders as many as there are tokens then."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -8,9 +10,11 @@ from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import logging
 
+from .back_to_back_videos import counts_of_total
+from .call_videos import CallVideos
 from .kept_video_tokens import keeps_all_tokens, tokens_to_keep, warn_of_other_ratio
 from .offloading import own_parameters_loaded
-from .placeholder_spans import find_placeholder_spans
+from .placeholder_spans import PlaceholderSpan, find_placeholder_spans
 from .prompt import Prompt
 
 logger = logging.get_logger(__name__)
@@ -20,8 +24,7 @@ logger = logging.get_logger(__name__)
 def encode_videos(
     model,
     prompt: Prompt,
-    pixel_values_videos: Tensor,
-    image_sizes_videos: Tensor | None = None,
+    videos: CallVideos,
     vision_feature_layer: int | list[int] | None = None,
     vision_feature_select_strategy: str | None = None,
 ) -> tuple[Prompt, BaseModelOutputWithPooling]:
@@ -29,43 +32,41 @@ def encode_videos(
 
     Each video keeps as many tokens as it has placeholders, less those for newlines. A video with the full,
     uncompressed count keeps all of them if the call of the processor asked for that, and is cut down to
-    `config.retention_ratio` if the stock processor wrote it.
+    `config.retention_ratio` if the stock processor wrote it. Videos that were encoded before are taken as they are.
 
     Args:
         model: an `AOTLlavaOnevisionModel`.
         prompt: the part of the prompt that is not in a cache yet. While the model is exported, whose program cannot
             depend on what the prompt says, it must have the count of `config.retention_ratio`.
-        pixel_values_videos, vision_feature_layer, vision_feature_select_strategy: as in `get_video_features`.
-        image_sizes_videos: by which `AOTLlavaOnevisionProcessor` says that the count is the one that was asked for.
+        videos: of the call, at least one.
+        vision_feature_layer, vision_feature_select_strategy: as in `get_video_features`.
 
     Returns:
         The prompt itself where its placeholders are right, else a fitted one; and the encoded videos.
 
     Raises:
-        ValueError: if the pixels have another form, or placeholders and videos do not fit together.
+        ValueError: if the pixels have another form, placeholders and videos do not fit together, or an encoded video
+            is of another model.
     """
     model.config.validate_aot()
-    if pixel_values_videos.ndim != 5:
-        raise ValueError(
-            f"`pixel_values_videos` has the shape {tuple(pixel_values_videos.shape)}, but it must be (videos, frames, "
-            "channels, height, width): pass it as the processor gives it."
-        )
+    videos.check()
     if prompt.input_ids is None and prompt.inputs_embeds is None:
         raise ValueError("`input_ids` and `inputs_embeds` are both None: pass one of them beside the video.")
     of_layers = (vision_feature_layer, vision_feature_select_strategy)
     if torch.compiler.is_compiling():
-        return prompt, model.get_video_features(pixel_values_videos, *of_layers, return_dict=True)
-    spans = find_placeholder_spans(_is_placeholder(model, prompt), len(pixel_values_videos))
-    num_frames, is_asked_for = pixel_values_videos.shape[1], image_sizes_videos is not None
-    counts = tokens_to_keep(spans, num_frames, model.config, is_asked_for)
-    if not is_asked_for:
-        warn_of_other_ratio(counts, num_frames, model.config)
+        if not videos.are_plain:
+            raise ValueError("A model is exported with pixels of equally long videos alone: leave the others out.")
+        return prompt, model.get_video_features(videos.pixel_values_videos, *of_layers, return_dict=True)
+    videos.check_made_by(model)
+    encoded = videos.encoded
+    spans = spans_of_videos(model, prompt, videos)
+    of_pixels = [span for span, tokens in zip(spans, encoded) if tokens is None]
+    is_asked_for = videos.image_sizes_videos is not None
+    counts = tokens_to_keep(of_pixels, videos.num_frames, model.config, is_asked_for)
     with own_parameters_loaded(model):
-        if keeps_all_tokens(counts, num_frames, model.config):
-            video = model.get_video_features(pixel_values_videos, *of_layers, counts, return_dict=True)
-        else:  # without the vision tower's own states, which would stay in memory as long as the answer is written
-            compressed = model.compress_videos(pixel_values_videos, *of_layers, counts)
-            video = BaseModelOutputWithPooling(pooler_output=model.with_newlines(compressed))
+        video = encode_pixels(model, videos, counts, is_asked_for, *of_layers)
+        device = prompt.input_ids.device if prompt.inputs_embeds is None else prompt.inputs_embeds.device
+        video = _with_encoded(video, encoded, device)
     lengths = [len(tokens) for tokens in video.pooler_output]
     if lengths == [span.length for span in spans]:
         return prompt, video
@@ -76,6 +77,67 @@ def encode_videos(
             "with AOTLlavaOnevisionProcessor, and label video placeholders with -100."
         )
     return prompt.with_lengths(spans, lengths, model.config.text_config.pad_token_id or 0), video
+
+
+def spans_of_videos(model, prompt: Prompt, videos: CallVideos) -> list[PlaceholderSpan]:
+    """The placeholders of each video of the call; those of an encoded one must be as many as its tokens."""
+    is_placeholder, encoded = _is_placeholder(model, prompt), videos.encoded
+    num_frames = iter(videos.num_frames)
+    frames = [next(num_frames) if tokens is None else None for tokens in encoded]
+    lengths = [len(tokens) for tokens in encoded if tokens is not None]
+    if not lengths and len(set(frames)) == 1:
+        return find_placeholder_spans(is_placeholder, len(frames))
+    implied = partial(counts_of_total, num_frames=frames, encoded_lengths=lengths, config=model.config)
+    spans = find_placeholder_spans(is_placeholder, len(frames), implied)
+    for video, (span, tokens) in enumerate(zip(spans, encoded)):
+        if tokens is not None and len(tokens) != span.length:
+            raise ValueError(
+                f"The prompt has {span.length} placeholders for video {video}, which is encoded in {len(tokens)} "
+                "tokens: make prompt and video with one call of AOTLlavaOnevisionProcessor."
+            )
+    return spans
+
+
+def encode_pixels(
+    model,
+    videos: CallVideos,
+    counts: Sequence[int | None],
+    is_asked_for: bool,
+    vision_feature_layer: int | list[int] | None = None,
+    vision_feature_select_strategy: str | None = None,
+) -> BaseModelOutputWithPooling:
+    """The videos that come as pixels, those of one length together; no frame that pads a video is looked at."""
+    of_layers = (vision_feature_layer, vision_feature_select_strategy)
+    num_frames = videos.num_frames
+    features: dict[int, Tensor] = {}
+    outputs = BaseModelOutputWithPooling(pooler_output=[])
+    for frames in dict.fromkeys(num_frames):
+        members = [video for video, count in enumerate(num_frames) if count == frames]
+        pixels = videos.pixel_values_videos
+        if len(members) < len(pixels) or frames < pixels.shape[1]:
+            pixels = pixels[members, :frames]
+        kept = [counts[video] for video in members]
+        if not is_asked_for:
+            warn_of_other_ratio(kept, frames, model.config)
+        if keeps_all_tokens(kept, frames, model.config):
+            outputs = model.get_video_features(pixels, *of_layers, kept, return_dict=True)
+        else:  # without the vision tower's own states, which would stay in memory as long as the answer is written
+            compressed = model.compress_videos(pixels, *of_layers, kept)
+            outputs = BaseModelOutputWithPooling(pooler_output=model.with_newlines(compressed))
+        if len(members) == len(num_frames):
+            return outputs
+        features.update(zip(members, outputs.pooler_output))
+    return BaseModelOutputWithPooling(pooler_output=[features[video] for video in range(len(num_frames))])
+
+
+def _with_encoded(
+    video: BaseModelOutputWithPooling, encoded: Sequence[Tensor | None], device: torch.device
+) -> BaseModelOutputWithPooling:
+    if all(tokens is None for tokens in encoded):
+        return video
+    of_pixels = iter(video.pooler_output)
+    features = [next(of_pixels) if tokens is None else tokens.to(device) for tokens in encoded]
+    return BaseModelOutputWithPooling(pooler_output=features)
 
 
 @torch.compiler.disable

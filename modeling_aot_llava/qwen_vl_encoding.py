@@ -17,7 +17,7 @@ from .token_budget import plan_token_budget
 
 
 @dataclass(frozen=True)
-class EncodedVideo:
+class KeptVideo:
     """What is left of a video of F frames with P tokens each.
 
     Attributes:
@@ -42,7 +42,7 @@ class _Frames:
     frame_features: Tensor
 
 
-def encode_video(model, pixels: Tensor, grid_thw: tuple[int, int, int], num_video_tokens: int | None) -> EncodedVideo:
+def encode_video(model, pixels: Tensor, grid_thw: tuple[int, int, int], num_video_tokens: int | None) -> KeptVideo:
     """Encodes and compresses one video, at most `config.frames_at_once` frames at a time.
 
     Args:
@@ -85,15 +85,15 @@ def encode_video(model, pixels: Tensor, grid_thw: tuple[int, int, int], num_vide
     is_kept = torch.zeros(num_frames * grid.num_pooled, dtype=torch.bool, device=video.tokens.device)
     is_kept[video.places] = True
     tokens, *deepstack = video.tokens.split(model.config.text_config.hidden_size, dim=-1)
-    return EncodedVideo(tokens, tuple(deepstack), is_kept.view(num_frames, -1))
+    return KeptVideo(tokens, tuple(deepstack), is_kept.view(num_frames, -1))
 
 
-def encode_whole_video(model, pixels: Tensor, grid_thw: tuple[int, int, int]) -> EncodedVideo:
+def encode_whole_video(model, pixels: Tensor, grid_thw: tuple[int, int, int]) -> KeptVideo:
     """The same, with all tokens, as the stock model has them."""
     outputs = model.run_vision_tower(pixels, grid_thw)
     shape = (grid_thw[0], model.config.grid_of(grid_thw).num_pooled)
     is_kept = torch.ones(shape, dtype=torch.bool, device=outputs.pooler_output.device)
-    return EncodedVideo(outputs.pooler_output, tuple(_deepstack_of(outputs)), is_kept)
+    return KeptVideo(outputs.pooler_output, tuple(_deepstack_of(outputs)), is_kept)
 
 
 def _encode_frames(model, pixels: Tensor, grid_thw: tuple[int, int, int]) -> _Frames:

@@ -10,7 +10,7 @@ from transformers.utils import logging
 from .mrope_positions import positions_of_kept
 from .placeholder_spans import PlaceholderSpan
 from .prompt import IGNORED_LABEL, Prompt
-from .qwen_vl_encoding import EncodedVideo, encode_video, encode_whole_video
+from .qwen_vl_encoding import KeptVideo, encode_video, encode_whole_video
 from .qwen_vl_prompt import find_spans, fit_prompt
 from .token_budget import count_video_tokens
 
@@ -91,7 +91,7 @@ def fit_videos(
     return FittedVideos(prompt, as_output(model, videos), positions, deltas)
 
 
-def as_output(model, videos: Sequence[EncodedVideo]):
+def as_output(model, videos: Sequence[KeptVideo]):
     """The videos as the stock model's `get_video_features` returns them."""
     fields = {"pooler_output": [video.tokens for video in videos]}
     if videos[0].deepstack:
@@ -99,7 +99,7 @@ def as_output(model, videos: Sequence[EncodedVideo]):
     return model.features_class(**fields)
 
 
-def encode_by_ratio(model, pixel_values_videos: Tensor, video_grid_thw: Tensor | None) -> list[EncodedVideo]:
+def encode_by_ratio(model, pixel_values_videos: Tensor, video_grid_thw: Tensor | None) -> list[KeptVideo]:
     """The videos by themselves, as `config.retention_ratio` asks for them."""
     model.config.validate_aot()
     rows = _checked_grids(pixel_values_videos, video_grid_thw, model.config)

@@ -1,15 +1,27 @@
-"""Videos of a call that are yet to be read: on their way through transformers' checks, and read behind them."""
+"""Videos of a call that are yet to be read: on their way through transformers' checks, and made pixel values."""
 
 import os
 from typing import Any
 
+import numpy as np
+from transformers import BatchFeature
 from transformers.utils import logging
-from transformers.video_utils import VideoInput, make_batched_videos
+from transformers.video_utils import VideoInput, is_valid_video, make_batched_metadata
 
+from .encoded_video import SUFFIX, EncodedVideo, is_encoded_video
 from .error_texts import show
+from .frame_preparation import (
+    as_array,
+    layout_of_rgb,
+    prepare_decoded,
+    separate,
+    store_maker,
+    works_frame_by_frame,
+)
+from .upright_frames import StackedFrames
 from .video_limits import VideoLimits
-from .video_reading import read_video
-from .video_sources import Source, is_source
+from .video_reading import read_video_into
+from .video_sources import is_source, local_path
 
 logger = logging.get_logger(__name__)
 
@@ -23,8 +35,8 @@ class _UnreadVideo(str):
 def as_strings(videos: Any) -> Any:
     """The same, nested as it was, with a string for each path and for each file in memory."""
     if isinstance(videos, (list, tuple)):
-        return type(videos)(map(as_strings, videos)) if any(map(_holds_source, videos)) else videos
-    if not is_source(videos) or isinstance(videos, str):
+        return [_as_array(as_strings(video)) for video in videos] if any(map(_holds_source, videos)) else videos
+    if not _is_unread(videos) or isinstance(videos, str):
         return videos
     if isinstance(videos, os.PathLike):
         return os.fsdecode(videos)
@@ -33,34 +45,83 @@ def as_strings(videos: Any) -> Any:
     return unread
 
 
-def read_unread(
-    videos: VideoInput, options: dict[str, Any], default_num_frames: int | None, limits: VideoLimits
-) -> tuple[VideoInput, dict[str, Any]]:
-    """Reads the videos of a call that `as_strings` let pass.
+def encoded_among(videos: VideoInput) -> list[EncodedVideo | None]:
+    """Of each video of a call that `as_strings` let pass the encoded one, read where it is a file; None of the others.
 
-    Frames that the caller has already decoded are the parent processor's business, and so are lists of picture files.
+    Raises:
+        FileNotFoundError, ValueError: as `EncodedVideo.load`.
+    """
+    read: dict[str, EncodedVideo] = {}
+
+    def take(video: Any) -> EncodedVideo | None:
+        source = _source_of(video) if isinstance(video, str) else None
+        if source is None or is_encoded_video(source):
+            return source
+        path = local_path(source)
+        if path is None or not path.lower().endswith(SUFFIX) or os.path.isdir(path):
+            return None
+        if path not in read:  # many questions about one video
+            read[path] = EncodedVideo.load(path)
+        return read[path]
+
+    return [take(video) for video in separate(videos)]
+
+
+def make_pixel_values(
+    video_processor: Any,
+    videos: VideoInput,
+    options: dict[str, Any],
+    default_num_frames: int | None,
+    limits: VideoLimits,
+) -> BatchFeature:
+    """What a video processor makes of the videos of a call that `as_strings` let pass, of which it reads the unread.
+
+    Each frame is prepared as soon as it is there, so that at full size they are never all in memory.
 
     Args:
-        videos: all of the call.
+        videos: all of the call; lists of picture files are the video processor's own business.
         options: the call's, of which `num_frames`, `fps` and `do_sample_frames` say which frames are read.
         default_num_frames: frames of a video where the call names no number.
         limits: what is refused.
 
     Returns:
-        Videos and options for the parent processor, which is not to sample again.
+        `pixel_values_videos`, (n, channels, height, width) of each video, and with `return_metadata`
+        `video_metadata`.
 
     Raises:
         ValueError: if some are files and some are decoded, or one cannot be read.
     """
-    flat = make_batched_videos(videos)
+    flat = separate(videos)
     if not any(isinstance(video, str) for video in flat):
-        return videos, options
+        return _of_decoded(video_processor, videos, flat, options)
     if not all(isinstance(video, str) for video in flat):
         raise ValueError("Some videos of the call are files and some are decoded frames: pass one or the other.")
     num_frames, fps = _sampling(options, default_num_frames)
-    frames, metadata = zip(*(read_video(_source_of(video), num_frames, fps, limits) for video in flat))
-    options = {name: value for name, value in options.items() if name not in ("num_frames", "fps")}
-    return list(frames), {**options, "video_metadata": list(metadata), "do_sample_frames": False}
+    options = {name: value for name, value in options.items() if name not in ("num_frames", "fps", "video_metadata")}
+    options["do_sample_frames"] = False
+    is_prepared = works_frame_by_frame(video_processor, options)
+    make_store = store_maker(video_processor, options) if is_prepared else StackedFrames
+    read = [read_video_into(make_store, _source_of(video), num_frames, fps, limits) for video in flat]
+    frames, metadata = (list(each) for each in zip(*read))
+    if not is_prepared:
+        return video_processor(frames, video_metadata=metadata, **options)
+    return _batch(frames, metadata if options.get("return_metadata") else None)
+
+
+def _of_decoded(video_processor: Any, videos: VideoInput, flat: list[Any], options: dict[str, Any]) -> BatchFeature:
+    layout = None
+    if works_frame_by_frame(video_processor, options):
+        layout = layout_of_rgb(flat, video_processor, options)
+    if layout is None:
+        return video_processor(videos, **options)
+    metadata = make_batched_metadata(list(map(as_array, flat)), options.get("video_metadata"))
+    frames = [prepare_decoded(video, layout, video_processor, options) for video in flat]
+    return _batch(frames, metadata if options.get("return_metadata") else None)
+
+
+def _batch(frames: list[Any], metadata: list[Any] | None) -> BatchFeature:
+    values = {"pixel_values_videos": frames}
+    return BatchFeature(values if metadata is None else {**values, "video_metadata": metadata})
 
 
 def _sampling(options: dict[str, Any], default_num_frames: int | None) -> tuple[int | None, float | None]:
@@ -76,10 +137,20 @@ def _sampling(options: dict[str, Any], default_num_frames: int | None) -> tuple[
     return None, None
 
 
+def _as_array(video: Any) -> Any:
+    """Frames in a list as one array: beside strings transformers would take them for no video."""
+    is_list_of_frames = isinstance(video, (list, tuple)) and video and is_valid_video(video)
+    return np.stack([np.asarray(frame) for frame in video]) if is_list_of_frames else video
+
+
 def _holds_source(videos: Any) -> bool:
-    return any(map(_holds_source, videos)) if isinstance(videos, (list, tuple)) else is_source(videos)
+    return any(map(_holds_source, videos)) if isinstance(videos, (list, tuple)) else _is_unread(videos)
 
 
-def _source_of(video: str) -> Source:
-    """What is to be read, of a string that `as_strings` gave."""
+def _is_unread(video: Any) -> bool:
+    return is_source(video) or is_encoded_video(video)
+
+
+def _source_of(video: str) -> Any:
+    """What is to be read or taken, of a string that `as_strings` gave: a source, or an encoded video."""
     return video.source if isinstance(video, _UnreadVideo) else video

@@ -1,138 +1,107 @@
-"""Decodes the wanted frames of a video, each from the keyframe before it, into one array."""
+"""Decodes a run: wanted frames of a video that are decoded in one go, from a keyframe on.
+
+Fast, leaving out what nobody asked for and nothing refers to; and exactly, with every frame, where that misleads.
+"""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from .video_index import FrameIndex, TimesMisleadError
-from .video_limits import VideoLimits
 from .video_stream import Video, unreadable
 
 try:  # optional, see video_stream.py
     import av
-    from av.sidedata.sidedata import SideDataContainer
-    from av.video.reformatter import VideoReformatter
 except ImportError:
     av = None
 
+# The wanted times, rising, and the place of each among all frames that are wanted of the video.
+Run = dict[int, int]
 
-def decode_frames(video: Video, index: FrameIndex, indices: np.ndarray, limits: VideoLimits) -> np.ndarray:
-    """Decodes the frames at the rising `indices`.
+# How many keyframes a decoder may have to start before the one that leads to a frame: FFmpeg seeks MPEG-TS by decoding
+# times and so lands too late, and an intra-refreshed picture builds up over several frames.
+_STEPS_BACK = (0, 1, 3, 7, 15)
+
+
+def decode_run(video: Video, index: FrameIndex, run: Run) -> Iterator[tuple[int, Any]]:
+    """Places and frames of a run, decoding little else.
+
+    Args:
+        video: at its beginning, if the run is the first.
+
+    Yields:
+        (place, PyAV's frame), and at last (-1, None) if that does not lead to exactly these frames.
+    """
+    left, may_skip = dict(run), _may_skip(video.stream.codec_context)
+    try:
+        packets = _packets_for(video, index, next(iter(run)))
+        for time, frame in _decode_from_next_keyframe(packets, video, index, run, may_skip):
+            if time in left:
+                # Of a picture that is coded as two fields one may have been left out.
+                if frame.is_corrupt or (may_skip and frame.interlaced_frame):
+                    break
+                yield left.pop(time), frame
+    except (TimesMisleadError, av.error.FFmpegError):
+        pass
+    if left:
+        yield -1, None
+
+
+def decode_run_exactly(video: Video, index: FrameIndex, run: Run) -> Iterator[tuple[int, Any]]:
+    """Places and frames of a run, whatever has to be decoded.
 
     Args:
         video: at its beginning.
 
-    Returns:
-        (n, height, width, 3) uint8 RGB, upright, all in the size of the first.
-
     Raises:
         TimesMisleadError: a frame is not where the index has it.
-        ValueError: a frame does not decode, or they have more pixels than the limits allow.
+        ValueError: a frame does not decode.
     """
-    return stack_upright(_decode(video, index, indices), len(indices), video.file.name, limits)
+    times = list(run)
+    yield from zip(run.values(), _on_screen(video, _decode_for(video, index, times[0]), times))
 
 
-def stack_upright(frames: Iterator[Any], num_frames: int, name: str, limits: VideoLimits) -> np.ndarray:
-    """PyAV's frames as (num_frames, height, width, 3) uint8 RGB, in the size and the orientation of the first.
-
-    Raises:
-        ValueError: they have more pixels than the limits allow.
-    """
-    reformatter = VideoReformatter()
-    stacked = orient = None
-    for position, frame in enumerate(frames):
-        limits.check_frame(frame.width, frame.height, name)
-        if stacked is None:
-            width, height = frame.width, frame.height
-            limits.check_frames(num_frames, width, height, name)
-            orient = _orientation(frame)
-        image = reformatter.reformat(frame, width, height, "rgb24", **_without_threads()).to_ndarray()
-        image = orient(image)
-        if stacked is None:
-            stacked = np.empty((num_frames, *image.shape), dtype=np.uint8)
-        stacked[position] = image
-    return stacked
+def decode_in_order(video: Video, indices: np.ndarray) -> Iterator[tuple[int, Any]]:
+    """Places and frames at the rising `indices`, decoding all frames of a video that stands at its beginning."""
+    frames = enumerate(frame for packet in video.packets() for frame in packet.decode())
+    yield from enumerate(_on_screen(video, frames, indices.tolist()))
 
 
-def _without_threads() -> dict[str, int]:
-    """Options with which the conversion to RGB starts no threads; PyAV before 17 never does."""
-    return {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
+def _may_skip(context: Any) -> bool:
+    """Whether the decoder knows for sure which frames no other refers to."""
+    if context.name == "hevc":
+        # In layers of time a frame refers to such frames of lower layers. ISO/IEC 14496-15, section 8.3.2.1.
+        header = context.extradata or b""
+        return len(header) > 22 and header[0] == 1 and header[21] >> 3 & 7 == 1
+    return context.name == "h264"
 
 
-def _orientation(frame: Any):
-    """How an image (height, width, 3) is turned and mirrored, as the display matrix of phone videos says."""
-    display_matrix = _display_matrix(frame)
-    if display_matrix is None:
-        return lambda image: image
-    # A pixel at (x, y) is shown at (a x + c y, b x + d y), but for a shift.
-    a, b, _, c, d = np.frombuffer(display_matrix, dtype=np.int32)[:5].tolist()
-    is_transposed = abs(b) > abs(a)
-    if is_transposed:
-        a, d = c, b
-    rows, columns = slice(None, None, -1 if d < 0 else 1), slice(None, None, -1 if a < 0 else 1)
-    return lambda image: (image.swapaxes(0, 1) if is_transposed else image)[rows, columns]
-
-
-def _display_matrix(frame: Any) -> bytes | None:
-    """The nine numbers that say how a frame is to be shown."""
-    # Not `frame.side_data`, which the frame keeps and which keeps the frame: only a garbage collector frees the two.
-    side_data = SideDataContainer.__new__(SideDataContainer)
-    with suppress(ValueError):  # where PyAV's table is older than one of the kinds, as EXIF, the list ends with it
-        side_data.__init__(frame)
-    for each in side_data:
-        if _kind(each) == "DISPLAYMATRIX":
-            return bytes(each)
-    return None
-
-
-def _kind(side_data: Any) -> str | None:
-    try:
-        return side_data.type.name
-    except ValueError:
-        return None
-
-
-def _decode(video: Video, index: FrameIndex, indices: np.ndarray) -> Iterator[Any]:
-    """Yields PyAV's frames at the rising `indices`."""
-    if index.keyframes is None:
-        frames = enumerate(frame for packet in video.packets() for frame in packet.decode())
-        yield from _on_screen(video, frames, indices.tolist())
-        return
-    for times in _runs(index, indices):
-        yield from _on_screen(video, _decode_for(video, index, times[0]), times)
-
-
-def _runs(index: FrameIndex, indices: np.ndarray) -> Iterator[list[int]]:
-    """The wanted times, parted where a seek to the keyframe before the next one skips frames."""
-    run, following = [], 0
-    for position in indices.tolist():
-        time = int(index.times[position])
-        keyframe = index.keyframes[index.keyframe_before(time)]
-        if run and keyframe > index.times[following]:
-            yield run
-            run = []
-        run.append(time)
-        following = position + 1
-    yield run
+def _packets_for(video: Video, index: FrameIndex, time: int) -> Iterator[Any]:
+    """The packets from the last keyframe on that is shown at `time` or before."""
+    position = index.keyframe_before(time)
+    if position == 0:
+        return _from_keyframe(video)
+    for steps_back in _STEPS_BACK:
+        _seek(video, index.keyframes[max(0, position - steps_back)])
+        packets = _from_keyframe(video)
+        first = next(packets, None)
+        if first is not None and first.pts is not None and first.pts <= time:
+            return itertools.chain([first], packets)
+    raise TimesMisleadError
 
 
 def _decode_for(video: Video, index: FrameIndex, time: int) -> Iterator[tuple[int, Any]]:
-    """Times and frames from the last keyframe that leads to what is on screen at `time`.
-
-    This may be an earlier keyframe than the one before `time`: FFmpeg seeks MPEG-TS by decoding times and so lands too
-    late, and an intra-refreshed picture builds up over several frames.
-    """
+    """Times and frames from the last keyframe on that leads to what is on screen at `time`."""
     position = index.keyframe_before(time)
-    if position == 0:  # so in the first run alone, and there the file stands at its beginning
-        return _decode_from_next_keyframe(video, index)
-    for steps_back in (0, 1, 3, 7, 15):
+    if position == 0:
+        return _decode_from_next_keyframe(_from_keyframe(video), video, index)
+    for steps_back in _STEPS_BACK:
         _seek(video, index.keyframes[max(0, position - steps_back)])
-        frames = _decode_from_next_keyframe(video, index)
+        frames = _decode_from_next_keyframe(_from_keyframe(video), video, index)
         first = next(frames, None)
         if first is not None and first[0] <= time:
             return itertools.chain([first], frames)
@@ -146,20 +115,39 @@ def _seek(video: Video, time: int) -> None:
         raise TimesMisleadError from error
 
 
-def _decode_from_next_keyframe(video: Video, index: FrameIndex) -> Iterator[tuple[int, Any]]:
-    packets = video.packets()
-    keyframe = next((packet for packet in packets if packet.is_keyframe), None)
+def _from_keyframe(video: Video) -> Iterator[Any]:
+    return itertools.dropwhile(lambda packet: not packet.is_keyframe, video.packets())
+
+
+def _decode_from_next_keyframe(
+    packets: Iterator[Any], video: Video, index: FrameIndex, wanted: Collection[int] = (), may_skip: bool = False
+) -> Iterator[tuple[int, Any]]:
+    """Times and frames of packets, of which the first is a keyframe: of all, or until the `wanted` times have come.
+
+    Args:
+        may_skip: whether to leave out frames that are not wanted and that no other refers to.
+    """
+    keyframe = next(packets, None)
     if keyframe is None:
         return
-    latest = keyframe.pts
+    context, left, latest = video.stream.codec_context, set(wanted), keyframe.pts
     for packet in itertools.chain([keyframe], packets):
-        for frame in packet.decode():
+        if may_skip:
+            context.skip_frame = "DEFAULT" if packet.pts in left else "NONREF"
+        frames = packet.decode()
+        left.discard(packet.pts)
+        is_last = bool(wanted) and not left and packet.size > 0
+        if is_last:
+            frames += context.decode(None)  # what the decoder would hold back until it is fed more
+        for frame in frames:
             # Decoders leave out what is shown before the keyframe, as it refers to pictures that they have not seen;
             # so times never fall, unless they are not presentation times.
             if None in (latest, frame.pts) or frame.pts < latest or not index.has(frame.pts):
                 raise TimesMisleadError
             latest = frame.pts
             yield latest, frame
+        if is_last:
+            return
 
 
 def _on_screen(video: Video, frames: Iterator[tuple[int, Any]], times: Sequence[int]) -> Iterator[Any]:

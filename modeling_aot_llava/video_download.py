@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import ipaddress
 import re
 import socket
@@ -63,19 +64,11 @@ def download(address: str, file: BinaryIO, limits: VideoLimits) -> None:
 
 
 def _http_client() -> Any:
-    """The client that huggingface_hub, and so transformers, brings: httpx until its version 1, httpx2 from 2."""
-    try:
-        import httpx2
-
-        return httpx2
-    except ImportError:
-        pass
-    try:
-        import httpx
-
-        return httpx
-    except ImportError:
-        raise ImportError("Downloading videos needs httpx: run `pip install httpx`.") from None
+    """The client that huggingface_hub, and so transformers, brings: httpx2 from its version 2, httpx before."""
+    for name in ("httpx2", "httpx"):
+        with suppress(ImportError):
+            return importlib.import_module(name)
+    raise ImportError("Downloading videos needs httpx: run `pip install httpx`.")
 
 
 class _Transfer:

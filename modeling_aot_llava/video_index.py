@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .mp4_boxes import stated_end as stated_end_of_mp4
 from .video_sources import VideoFile
 from .video_stream import Video, unreadable
 
@@ -131,21 +132,6 @@ def _lacks_bytes(file: VideoFile, container_format: str) -> bool:
         return measure(content, size) > size
 
 
-def _stated_end_of_mp4(content: Any, size: int) -> int:
-    """Where the last of the boxes on the top level ends, of which each begins with its size."""
-    end = 0
-    while end + 8 <= size:
-        content.seek(end)
-        header = content.read(16)
-        box_size = int.from_bytes(header[:4], "big")
-        if box_size == 1:  # it does not fit into 32 bits
-            box_size = int.from_bytes(header[8:], "big")
-        if box_size < 8:  # it goes to the end of the file, or is none
-            return end
-        end += box_size
-    return end
-
-
 def _stated_end_of_matroska(content: Any, size: int) -> int:
     end = 0
     for _ in ("EBML header", "Segment"):  # all there is, each with an id, its size and content
@@ -161,4 +147,4 @@ def _stated_end_of_matroska(content: Any, size: int) -> int:
     return end
 
 
-_STATED_ENDS = {"matroska": _stated_end_of_matroska, "mp4": _stated_end_of_mp4}
+_STATED_ENDS = {"matroska": _stated_end_of_matroska, "mp4": stated_end_of_mp4}

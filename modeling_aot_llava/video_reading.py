@@ -16,8 +16,9 @@ import numpy as np
 from transformers.video_utils import VideoMetadata
 
 from .error_texts import show
+from .parallel_decoding import decode_frames
 from .plain_numbers import is_integer, is_number
-from .video_decoding import decode_frames, stack_upright
+from .upright_frames import StackedFrames, UprightFrames, make_reformatter
 from .video_index import FrameIndex, TimesMisleadError, index_by_order, index_by_time
 from .video_limits import DEFAULT_LIMITS, VideoLimits
 from .video_sources import Source, VideoFile, local_path, name_of, open_source, pictures_in
@@ -25,6 +26,7 @@ from .video_stream import Video, check_pyav, open_video, unreadable
 
 # Which frames to read: of a video's number of frames, its frame rate in 1/s (None where unknown), and its name.
 _Choice = Callable[[int, float | None, str], np.ndarray]
+MakeStore = Callable[[int], Any]
 
 
 def read_video(
@@ -55,8 +57,29 @@ def read_video(
         ValueError: `num_frames` or `fps` is out of range, or both are given; the source is a directory without
             pictures, empty, cut short, damaged or no video, or it cannot be downloaded; or it goes beyond a limit.
     """
+    return read_video_into(StackedFrames, source, num_frames, fps, limits)
+
+
+def read_video_into(
+    make_store: MakeStore,
+    source: Source,
+    num_frames: int | None = 32,
+    fps: float | None = None,
+    limits: VideoLimits = DEFAULT_LIMITS,
+) -> tuple[Any, VideoMetadata]:
+    """Like `read_video`, but a store takes each frame as soon as it is decoded.
+
+    Args:
+        make_store: makes a store for a number of frames: something to call with the place of a frame from 0 and the
+            frame, (height, width, 3) uint8 RGB, upright; with the first before all others, then in any order and
+            from several threads. What is to be returned is its attribute `frames`.
+        source, num_frames, fps, limits: as with `read_video`.
+
+    Returns:
+        The store's `frames`, and the metadata.
+    """
     check_sampling(num_frames, fps)
-    return _read_releasing(source, partial(_uniformly, num_frames=num_frames, fps=fps), limits)
+    return _read_releasing(source, partial(_uniformly, num_frames=num_frames, fps=fps), limits, make_store)
 
 
 def read_frames(
@@ -76,7 +99,7 @@ def read_frames(
         or (np.diff(chosen) < 1).any()
     ):
         raise ValueError(f"indices={show(indices)} must be at least one integer, rising, from 0.")
-    return _read_releasing(source, partial(_as_chosen, chosen=chosen), limits)
+    return _read_releasing(source, partial(_as_chosen, chosen=chosen), limits, StackedFrames)
 
 
 def uniform_frame_indices(total: int, num_frames: int) -> np.ndarray:
@@ -123,11 +146,13 @@ def _as_chosen(total: int, frame_rate: float | None, name: str, chosen: np.ndarr
     return chosen
 
 
-def _read_releasing(source: Source, choose: _Choice, limits: VideoLimits) -> tuple[np.ndarray, VideoMetadata]:
+def _read_releasing(
+    source: Source, choose: _Choice, limits: VideoLimits, make_store: MakeStore
+) -> tuple[Any, VideoMetadata]:
     check_pyav()
     outer = sys.exc_info()[1]
     try:
-        return _read(source, choose, limits)
+        return _read(source, choose, limits, make_store)
     except BaseException as error:
         _release_locals(error, outer)
         raise
@@ -140,36 +165,45 @@ def _release_locals(error: BaseException | None, outer: BaseException | None) ->
         error = error.__cause__ or error.__context__
 
 
-def _read(source: Source, choose: _Choice, limits: VideoLimits) -> tuple[np.ndarray, VideoMetadata]:
+def _read(source: Source, choose: _Choice, limits: VideoLimits, make_store: MakeStore) -> tuple[Any, VideoMetadata]:
     path = local_path(source)
     if path is not None and os.path.isdir(path):
-        return _read_pictures(path, choose, limits)
+        return _read_pictures(path, choose, limits, make_store)
     with open_source(source, limits) as file:
         try:
-            return _read_indexed(file, index_by_time, choose, limits)
+            return _read_indexed(file, index_by_time, choose, limits, make_store)
         except TimesMisleadError:
             pass  # and with this error goes what was opened, before the file is opened again
-        return _read_indexed(file, index_by_order, choose, limits)
+        return _read_indexed(file, index_by_order, choose, limits, make_store)
 
 
 def _read_indexed(
-    file: VideoFile, index_frames: Callable[[Video], FrameIndex], choose: _Choice, limits: VideoLimits
-) -> tuple[np.ndarray, VideoMetadata]:
+    file: VideoFile,
+    index_frames: Callable[[Video], FrameIndex],
+    choose: _Choice,
+    limits: VideoLimits,
+    make_store: MakeStore,
+) -> tuple[Any, VideoMetadata]:
     with open_video(file, limits) as video:
         index = index_frames(video)
     total = len(index.times)
     indices = choose(total, index.frame_rate, file.name)
-    with open_video(file, limits) as video:  # once more, to stand at the beginning again
-        frames = decode_frames(video, index, indices, limits)
-    return frames, _metadata(frames, indices, total, index.frame_rate, index.duration)
+    store = make_store(len(indices))
+    frames = UprightFrames(len(indices), file.name, limits, store)
+    decode_frames(file, index, indices, limits, frames)  # opens it once more, to stand at the beginning again
+    return store.frames, _metadata(frames, indices, total, index.frame_rate, index.duration)
 
 
-def _read_pictures(folder: str, choose: _Choice, limits: VideoLimits) -> tuple[np.ndarray, VideoMetadata]:
+def _read_pictures(
+    folder: str, choose: _Choice, limits: VideoLimits, make_store: MakeStore
+) -> tuple[Any, VideoMetadata]:
     pictures, name = pictures_in(folder), name_of(folder)
     indices = choose(len(pictures), None, f"{name}, a folder of pictures,")
-    frames = (_read_picture(pictures[index], limits) for index in indices)
-    stacked = stack_upright(frames, len(indices), name, limits)
-    return stacked, _metadata(stacked, indices, len(pictures), None, None)
+    store = make_store(len(indices))
+    frames, reformatter = UprightFrames(len(indices), name, limits, store), make_reformatter()
+    for place, index in enumerate(indices):
+        frames.add(place, _read_picture(pictures[index], limits), reformatter)
+    return store.frames, _metadata(frames, indices, len(pictures), None, None)
 
 
 def _read_picture(path: str, limits: VideoLimits) -> Any:
@@ -181,13 +215,13 @@ def _read_picture(path: str, limits: VideoLimits) -> Any:
 
 
 def _metadata(
-    frames: np.ndarray, indices: np.ndarray, total: int, frame_rate: float | None, duration: float | None
+    frames: UprightFrames, indices: np.ndarray, total: int, frame_rate: float | None, duration: float | None
 ) -> VideoMetadata:
     return VideoMetadata(
         total_num_frames=total,
         fps=frame_rate,
-        width=frames.shape[2],
-        height=frames.shape[1],
+        width=frames.width,
+        height=frames.height,
         duration=duration,
         video_backend="pyav",
         frames_indices=indices.tolist(),

@@ -30,6 +30,11 @@ class VideoFile(NamedTuple):
     name: str
     content: str | BinaryIO | bytes
 
+    @property
+    def is_sharable(self) -> bool:
+        """Whether it can be open several times at once."""
+        return isinstance(self.content, (str, bytes)) or hasattr(os, "pread")
+
     @contextmanager
     def open(self) -> Iterator[BinaryIO]:
         """Its bytes, from the first on.
@@ -46,9 +51,33 @@ class VideoFile(NamedTuple):
                 yield file
         elif isinstance(self.content, bytes):
             yield io.BytesIO(self.content)  # which shares them
+        elif self.is_sharable:
+            yield _View(self.content)
         else:
             self.content.seek(0)
             yield self.content
+
+
+class _View:
+    """What an open file holds, with a position of its own."""
+
+    def __init__(self, file: BinaryIO):
+        self._descriptor = file.fileno()
+        self._position = 0
+
+    def read(self, size: int) -> bytes:
+        content = os.pread(self._descriptor, size, self._position)
+        self._position += len(content)
+        return content
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        origins = {os.SEEK_SET: 0, os.SEEK_CUR: self._position}
+        origin = origins[whence] if whence in origins else os.fstat(self._descriptor).st_size
+        self._position = max(0, origin + offset)
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
 
 
 def is_source(video: Any) -> bool:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
+from .mp4_boxes import claims_too_much
 from .video_contents import is_text, is_web_page
 from .video_limits import DEFAULT_LIMITS, VideoLimits
 from .video_sources import VideoFile
@@ -60,21 +62,28 @@ def check_pyav() -> None:
 
 
 @contextmanager
-def open_video(file: VideoFile, limits: VideoLimits = DEFAULT_LIMITS) -> Iterator[Video]:
+def open_video(
+    file: VideoFile, limits: VideoLimits = DEFAULT_LIMITS, num_threads: int | None = None
+) -> Iterator[Video]:
     """Opens a file at its beginning and closes it at the end of the context.
+
+    Args:
+        num_threads: of the decoder; by default as many as FFmpeg thinks right.
 
     Raises:
         ValueError: it is damaged, no video or one of frames that are too large, which may also show while it is read.
     """
     with file.open() as content:
+        _check_claims(file, content)
         try:
             # Of what FFmpeg allocates, which has margins around the frame.
             largest = {"max_pixels": str(2 * limits.max_pixels_per_frame + 2**20)}
-            options = {**_of_videos_alone(), **largest}
-            with av.open(_Bytes(content), options=options, io_open=_open_nothing_else, **_lenient_tags()) as container:
+            with av.open(_Bytes(content), io_open=_open_nothing_else, **_options(largest)) as container:
                 stream = _video_stream(file, container, limits)
                 stream.codec_context.options = largest
                 stream.thread_type = "AUTO"
+                if num_threads is not None:
+                    stream.codec_context.thread_count = num_threads
                 yield Video(file, container, stream)
         except av.error.FFmpegError as error:
             raise _explained(file, content, error, limits) from error
@@ -86,6 +95,13 @@ def unreadable(file: VideoFile, reason: str) -> ValueError:
     return ValueError(f"{file.name} {reason}: {remedy}.")
 
 
+def _check_claims(file: VideoFile, content: Any) -> None:
+    size = content.seek(0, os.SEEK_END)
+    if claims_too_much(content, size):
+        raise unreadable(file, f"is damaged: it names more frames and parts than its {size:,} bytes can hold")
+    content.seek(0)
+
+
 class _Bytes:
     """An open file as PyAV needs it, without a name: FFmpeg would take parts of it for a protocol or a pattern."""
 
@@ -95,19 +111,18 @@ class _Bytes:
         self.read, self.seek, self.tell = content.read, content.seek, content.tell
 
 
-def _of_videos_alone() -> dict[str, str]:
-    return {"format_whitelist": ",".join(VIDEO_FORMATS), "protocol_whitelist": ""}
-
-
 def _open_nothing_else(address: str, *_: Any) -> Any:
     """In the place of FFmpeg's own way to open what a file refers to."""
     raise PermissionError(errno.EPERM, "the file refers to another one", address)
 
 
-def _lenient_tags() -> dict[str, str]:
-    """Options for titles in whatever encoding: they are no reason to refuse the pictures."""
-    is_lenient_anyway = int(av.__version__.split(".")[0]) >= 19
-    return {} if is_lenient_anyway else {"metadata_errors": "ignore"}
+def _options(largest: dict[str, str]) -> dict[str, Any]:
+    version = int(av.__version__.split(".")[0])
+    options = {"format_whitelist": ",".join(VIDEO_FORMATS), "protocol_whitelist": "", **largest}
+    # `options` reach the decoders that look at streams, too. Before 17 PyAV crashes over them where streams appear.
+    options = {"options" if version >= 17 else "container_options": options}
+    # Titles in whatever encoding are no reason to refuse the pictures; from 19 on they are not.
+    return options if version >= 19 else {**options, "metadata_errors": "ignore"}
 
 
 def _video_stream(file: VideoFile, container: Any, limits: VideoLimits) -> Any:

@@ -86,8 +86,18 @@ def tells_vllm(call: Callable[..., BatchFeature]) -> Callable[..., BatchFeature]
     return call_telling
 
 
+def vllm_compiles_vision_tower() -> bool:
+    """Whether vLLM, which builds the model now, is to compile its vision tower (`compile_mm_encoder`)."""
+    try:
+        from vllm.config import get_current_vllm_config_or_none
+    except ImportError:
+        return False
+    vllm_config = get_current_vllm_config_or_none()
+    return vllm_config is not None and bool(vllm_config.compilation_config.compile_mm_encoder)
+
+
 def is_compiled_by_vllm(module: nn.Module) -> bool:
-    """Whether vLLM compiles this module by itself, as the vision tower with `compile_mm_encoder`."""
+    """Whether this module is one that vLLM has compiled or will, as the vision tower with `compile_mm_encoder`."""
     return getattr(module, "do_not_compile", True) is False
 
 

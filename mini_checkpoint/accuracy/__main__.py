@@ -36,14 +36,14 @@ def _measure(options: Namespace) -> dict:
     from tqdm import tqdm
     from transformers import LlavaOnevisionForConditionalGeneration
 
+    from aot_llava_baselines.cost import ModelShape
     from aot_llava_cli import answer
     from mini_checkpoint.questions import ask, make_scene
 
-    from .cost import reading_flops
     from .provenance import definition_of, made_with
     from .results import summarise
     from .saved_replies import SavedReplies
-    from .survey import Checkpoint, ask_about
+    from .survey import Checkpoint, ask_about, cost_of
 
     answer.silence_libraries()
     model, processor = answer.load(str(options.model), retention_ratio=None)
@@ -62,7 +62,7 @@ def _measure(options: Namespace) -> dict:
         [ask(scene) for scene in scenes],
         {setting: [saved.of(scene.seed, setting) for scene in scenes] for setting in options.settings},
         model.config.pooled_grid_size**2,
-        lambda setting, num_tokens: reading_flops(setting, num_tokens, model.config.text_config),
+        lambda setting, reply: cost_of(setting, reply, ModelShape.of(stock.config)),
         {"model": options.model.resolve().name, "made with": provenance},
     )
 

@@ -4,8 +4,11 @@ All questions about a clip begin alike, up to the end of the video, so that part
 number of tokens are read together.
 """
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DynamicCache
 
 from aot_llava_baselines import BaselineGenerator
@@ -103,27 +106,46 @@ def answer_one_by_one(
     processor: AOTLlavaOnevisionProcessor,
     video: EncodedVideo,
     questions: list[Question],
-) -> tuple[int, list[str]]:
+) -> tuple[int, list[str], list[int]]:
     """Asks each question alone, for methods that look at the question to choose among the video's tokens.
 
     Returns:
-        How many video tokens the first layer read, and the answers as `answer_questions` gives them.
+        How many video tokens came to the language model, the answers as `answer_questions` gives them, and how many
+        video tokens each layer read, which is the same for all questions.
     """
     reduced = generator.method.reduce(video)
     num_placeholders = video.num_placeholders
     video_token = processor.video_token_id
     longest = max(len(processor.tokenizer(question.answer).input_ids) for question in questions)
-    answers = []
+    answers: list[str] = []
+    layers = generator.model.model.language_model.layers
     for question in questions:
         prompt = _prompt(processor, question)
         video_at = prompt.index(video_token)
         ids = [*prompt[:video_at], *[video_token] * num_placeholders, *prompt[video_at + 1 :]]
-        output = generator.answer(
-            torch.tensor([ids], device=generator.model.device),
-            reduced,
-            num_placeholders,
-            max_new_tokens=1 + longest,
-            do_sample=False,
-        )
+        with _rows_read(layers) as rows:
+            output = generator.answer(
+                torch.tensor([ids], device=generator.model.device),
+                reduced,
+                num_placeholders,
+                max_new_tokens=1 + longest,
+                do_sample=False,
+            )
         answers.append(processor.decode(output, skip_special_tokens=True).strip())
-    return len(reduced.tokens), answers
+    beside_video = len(prompt)  # its text, and the newline that ends the video in the placeholder's stead
+    return len(reduced.tokens), answers, [max(0, number - beside_video) for number in rows[: len(layers)]]
+
+
+@contextmanager
+def _rows_read(layers: Iterable[nn.Module]) -> Iterator[list[int]]:
+    """Yields a list of how many rows the attention of each layer reads, call after call."""
+    rows: list[int] = []
+    handles = [
+        layer.self_attn.o_proj.register_forward_hook(lambda _module, given, _output: rows.append(given[0].shape[1]))
+        for layer in layers
+    ]
+    try:
+        yield rows
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -34,12 +34,25 @@ STYLES = {
     "FastVID": ("#D55E00", "X"),
     "PruneVid in the model too": ("#009E73", "<"),
     "HoliTom": ("#CC79A7", "s"),
+    "VidCom2": ("#56B4E9", ">"),
+    "HoliTom in the model too": ("#CC79A7", "8"),
+    "FrameFusion": ("#D55E00", "H"),
+    "FlashVID": ("#999999", "p"),
+    "FlashVID with true means": ("#999999", "d"),
+    "FlashVID in the model too": ("#999999", "x"),
+    "STC-Pruner": ("#F0E442", "1"),
+    "STC-Cacher and -Pruner": ("#F0E442", "2"),
+    "EarlyTom": ("#009E73", "3"),
+    "EarlyTom in the model too": ("#009E73", "4"),
     "DyCoke": ("#56B4E9", "D"),
     "FastV": ("#F0E442", "P"),
     "PDrop": ("#999999", "h"),
 }
 METHOD_GROUPS = "Methods at equal budgets", "Methods at equal FLOPs"
 PERCENT = f"{100 * RATIO:g} %"
+
+# A legend with more has two columns.
+MANY_SERIES = 9
 
 # The logarithmic axis has no place for a weight of zero: it stands here.
 PLACE_OF_ZERO = 0.01
@@ -90,7 +103,7 @@ def _methods(panel, results: dict[str, Any]) -> None:
     members = _members(results, METHOD_GROUPS[0])
     for name, of_method in _by_method(members).items():
         _line(panel, name, of_method, partial(_percent_of_tokens, shift=1.0))
-    panel.set(title="Methods of the paper's Table 1", xlabel="video tokens read, %", xscale="log")
+    panel.set(title="Methods at equal budgets", xlabel="video tokens read, %", xscale="log")
     _label_ticks(panel, [5, 10, 15, 20, 25, 50, 100])
     _finish(panel, results)
 
@@ -98,11 +111,13 @@ def _methods(panel, results: dict[str, Any]) -> None:
 def _method_flops(panel, results: dict[str, Any]) -> None:
     members = {figures["label"]: figures for group in METHOD_GROUPS for figures in _members(results, group)}
     for name, of_method in _by_method(members.values()).items():
-        _line(panel, name, of_method, lambda figures: 100 * figures["share_of_prefill_flops"])
+        _line(panel, name, of_method, lambda figures: 100 * figures["share_of_flops"])
     panel.set(
-        title="The same by FLOPs; layers scaled to the mini", xlabel="FLOPs of reading the video, %", xscale="log"
+        title="The same by FLOPs; layers scaled to the mini",
+        xlabel="FLOPs of vision tower and reading the video, %",
+        xscale="log",
     )
-    _label_ticks(panel, [1, 2, 5, 10, 20, 50, 100])
+    _label_ticks(panel, [30, 40, 50, 60, 80, 100])
     _finish(panel, results)
 
 
@@ -244,7 +259,8 @@ def _label_ticks(panel, values: Sequence[float]) -> None:
 def _finish(panel, results: dict[str, Any]) -> None:
     panel.axhline(100 * results["chance"], color="grey", linestyle="--", linewidth=1, label="chance")
     panel.set(ylabel="accuracy, %", ylim=(0, 103))
-    panel.legend(fontsize="small")
+    many = len(panel.get_legend_handles_labels()[1]) > MANY_SERIES
+    panel.legend(fontsize="x-small" if many else "small", ncols=2 if many else 1)
 
 
 # Each panel, and the groups of which it shows something.

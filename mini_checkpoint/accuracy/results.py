@@ -1,11 +1,13 @@
 """From replies to figures: everything that the tables and the plot show, as JSON takes it."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
 import numpy as np
 
+from aot_llava_baselines.cost import ReadingCost
 from mini_checkpoint.questions import QUESTION_TYPES, Question
 
 from .scoring import CONFIDENCE, NUM_DRAWS, Estimate, draw_clips, is_right, share
@@ -17,7 +19,7 @@ def summarise(
     questions: Sequence[Sequence[Question]],
     replies: dict[Setting, Sequence[Reply]],
     tokens_per_frame: int,
-    flops_of: Callable[[Setting, int], int],
+    cost_of: Callable[[Setting, Reply], ReadingCost],
     about: dict[str, Any],
 ) -> dict[str, Any]:
     """All results.
@@ -26,7 +28,7 @@ def summarise(
         questions: of each clip.
         replies: of each setting, one for each clip.
         tokens_per_frame: P, that the stock model's language model reads of a frame.
-        flops_of: a setting's FLOPs of reading a clip of which its first layer reads so many tokens.
+        cost_of: a setting's FLOPs of reading a clip.
         about: what else there is to say of the run.
     """
     everything = [question for of_clip in questions for question in of_clip]
@@ -46,7 +48,7 @@ def summarise(
             }
             for kind in kinds
         },
-        "settings": _figures(questions, replies, tokens_per_frame, flops_of, kinds),
+        "settings": _figures(questions, replies, tokens_per_frame, cost_of, kinds),
         "groups": {
             title: names
             for title, members in GROUPS.items()
@@ -59,7 +61,7 @@ def _figures(
     questions: Sequence[Sequence[Question]],
     replies: dict[Setting, Sequence[Reply]],
     tokens_per_frame: int,
-    flops_of: Callable[[Setting, int], int],
+    cost_of: Callable[[Setting, Reply], ReadingCost],
     kinds: list[str],
 ) -> dict[str, dict[str, Any]]:
     draws = draw_clips(len(questions))
@@ -84,7 +86,12 @@ def _figures(
     for setting, of_setting in replies.items():
         video_tokens = float(np.mean([reply.video_tokens for reply in of_setting]))
         all_tokens = setting.num_frames * tokens_per_frame
-        flops = float(np.mean([flops_of(setting, reply.video_tokens) for reply in of_setting]))
+        costs = [cost_of(setting, reply) for reply in of_setting]
+        whole = cost_of(_full_of(setting), Reply(all_tokens, []))
+
+        def mean(part: str, costs: Sequence[ReadingCost] = costs) -> float:
+            return float(np.mean([getattr(cost, part) for cost in costs]))
+
         figures[setting.name] = {
             "series": setting.series,
             "label": setting.label,
@@ -94,14 +101,27 @@ def _figures(
             "fields": dict(setting.fields),
             "video_tokens": video_tokens,
             "share_of_video_tokens": video_tokens / all_tokens,
-            "prefill_flops": flops,
-            "share_of_prefill_flops": flops / flops_of(FULL, all_tokens),
+            "prefill_flops": mean("eq17"),
+            "tower_flops": mean("tower"),
+            "share_of_prefill_flops": mean("eq17") / whole.eq17,
+            "share_of_flops": mean("with_tower") / whole.with_tower,
+            "share_of_computed_flops": mean("as_computed") / whole.as_computed,
+            "frames_read": _frames_read(of_setting, setting.num_frames),
             "accuracy": accuracy(setting),
             "share_of_full": share_of_full(setting),
             "difference_to_aot": difference_to_aot(setting),
             "by_type": {kind: accuracy(setting, kind) for kind in kinds},
         }
     return figures
+
+
+def _full_of(setting: Setting) -> Setting:
+    return replace(FULL, num_frames=setting.num_frames)
+
+
+def _frames_read(replies: Sequence[Reply], num_frames: int) -> float:
+    """By the vision tower's last layer, on average."""
+    return float(np.mean([(reply.frames_per_layer or [num_frames])[-1] for reply in replies]))
 
 
 def _marks(questions: Sequence[Sequence[Question]], replies: Sequence[Reply]) -> list[list[tuple[str, bool]]]:

@@ -9,9 +9,12 @@ AOT = "AOT"
 UNIFORM_SUBSAMPLING = "uniform subsampling"
 AVERAGE_POOLING = "average pooling"
 RANDOM_TOKENS = "random tokens"
-# Methods of Table 1 by their names in `aot_llava_baselines`; INSIDE are those that work in the language model.
-BASELINES = ("visionzip", "fastvid", "prunevid", "holitom", "dycoke", "fastv", "pdrop")
-INSIDE = ("fastv", "pdrop")
+# Other methods by their names in `aot_llava_baselines`; INSIDE are those that work in the language model.
+BASELINES = (
+    *("visionzip", "fastvid", "prunevid", "holitom", "vidcom2", "flashvid", "stc_pruner", "stc_cacher", "earlytom"),
+    *("dycoke", "fastv", "pdrop", "framefusion"),
+)
+INSIDE = ("fastv", "pdrop", "framefusion")
 
 NUM_FRAMES = 16
 RATIO = 0.10
@@ -91,6 +94,14 @@ LOCAL_COSINE = {
 FASTV_RATIO = 0.426
 PDROP_RATIO = 0.454
 PDROP_FIELDS = {"retention_ratio": 1 / 8, "layers": (1, 2, 3)}
+# As many tokens before the model as the others have, and no second cut.
+FLASHVID_BEFORE = {"expansion": 1.0, "inner_ratio": 1.0}
+# With their layers 20 and 18 of 28; FlashVID's second share follows from the mean over the layers.
+FLASHVID_INSIDE = {"layer": 4, "inner_ratio": 0.4}
+HOLITOM_INSIDE = {"layer": 4, "inner_ratio": 0.5}
+# Its layers 6, 21 and 23 of 26, in a tower of 7.
+EARLYTOM_BEFORE = {"merging_layers": (2, 5, 6), "inner_ratio": 1.0}
+EARLYTOM_INSIDE = {"merging_layers": (2, 5, 6), **HOLITOM_INSIDE}
 
 GROUPS: dict[str, list[Setting]] = {
     "Accuracy against retention": [
@@ -111,6 +122,15 @@ GROUPS: dict[str, list[Setting]] = {
         *(Setting("PruneVid", "prunevid", ratio) for ratio in RATIOS),
         *(Setting("FastVID, no pooling head", "fastvid", ratio) for ratio in RATIOS),
         *(Setting("HoliTom", "holitom", ratio) for ratio in RATIOS),
+        *(Setting("VidCom2", "vidcom2", ratio) for ratio in RATIOS),
+        *(Setting("FlashVID, before the model", "flashvid", ratio, fields=FLASHVID_BEFORE) for ratio in RATIOS),
+        *(
+            Setting("FlashVID with true means", "flashvid", ratio, fields={**FLASHVID_BEFORE, "merging": "mean"})
+            for ratio in RATIOS
+        ),
+        *(Setting("STC-Pruner", "stc_pruner", ratio) for ratio in RATIOS),
+        *(Setting("STC-Cacher and -Pruner", "stc_cacher", ratio) for ratio in RATIOS),
+        *(Setting("EarlyTom, scaled: layers 2, 5, 6", "earlytom", ratio, fields=EARLYTOM_BEFORE) for ratio in RATIOS),
         Setting("DyCoke", "dycoke", 0.25),
     ],
     # Layers of a model of 6, where the paper's has 28.
@@ -121,6 +141,21 @@ GROUPS: dict[str, list[Setting]] = {
         Setting("PDrop, scaled: layers 1, 2, 3, halves", "pdrop", PDROP_RATIO, fields=PDROP_FIELDS),
         Setting("AOT", AOT, PDROP_RATIO),
         Setting("AOT", AOT, 0.25),
+        *(
+            Setting("FlashVID in the model too, scaled: K = 4", "flashvid", ratio, fields=FLASHVID_INSIDE)
+            for ratio in (0.25, 0.10)
+        ),
+        Setting("AOT", AOT, 0.10),
+        *(
+            Setting("HoliTom in the model too, scaled: k = 4", "holitom", ratio, fields=HOLITOM_INSIDE)
+            for ratio in (0.25, 0.10)
+        ),
+        *(
+            Setting("EarlyTom in the model too, scaled: k = 4", "earlytom", ratio, fields=EARLYTOM_INSIDE)
+            for ratio in (0.25, 0.10)
+        ),
+        Setting("FrameFusion, 30 % on average", "framefusion", 0.30),
+        Setting("AOT", AOT, 0.30),
         Setting("PruneVid in the model too, scaled: layer 2", "prunevid", 0.25, fields={"alpha": 0.4, "layer": 2}),
     ],
     # Tables 4, 5 and 8. "No merging" of Table 4 is "w/o OT" of Table 5.

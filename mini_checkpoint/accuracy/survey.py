@@ -2,14 +2,15 @@
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from transformers import LlavaOnevisionForConditionalGeneration
 
-from aot_llava_baselines import BaselineGenerator, build_baseline
+from aot_llava_baselines import Baseline, BaselineGenerator, build_baseline
+from aot_llava_baselines.cost import ModelShape, ReadingCost, reading_cost
 from aot_llava_baselines.encoding import encode_video
-from aot_llava_baselines.interface import ReducedVideo
+from aot_llava_baselines.interface import EncodedVideo, ReducedVideo
 from mini_checkpoint.questions import Question, Scene, ask, render_clip
 from modeling_aot_llava import AOTLlavaOnevisionForConditionalGeneration, AOTLlavaOnevisionProcessor
 
@@ -25,10 +26,14 @@ class Reply:
     Attributes:
         video_tokens: how many the language model's first layer read, newline not counted.
         answers: one for each question of `ask`.
+        tokens_per_layer: how many each of its layers read, of a method that works in it; else empty.
+        frames_per_layer: how many frames each layer of the vision tower read, of a method that leaves out some.
     """
 
     video_tokens: int
     answers: list[str]
+    tokens_per_layer: list[int] = field(default_factory=list)
+    frames_per_layer: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -45,23 +50,34 @@ def ask_about(scene: Scene, settings: Iterable[Setting], checkpoint: Checkpoint)
     questions = ask(scene)
     replies: dict[str, Reply] = {}
     videos: dict[str, ReducedVideo] = {}
+    frames_per_layer: dict[str, list[int]] = {}
     for num_frames, members in _by_frames(settings).items():
         frames = render_clip(scene, num_frames)
-        before, inside = _reduced(frames, members, checkpoint, questions)
+        before, inside = _reduced(frames, members, checkpoint, questions, frames_per_layer)
         videos |= before
         replies |= inside
     for (num_tokens, end), alike in _of_one_length(videos).items():
         places = torch.stack([video.places for video in alike.values()]) if end else None
         tokens = torch.stack([video.tokens for video in alike.values()])
         answers = answer_questions(checkpoint.model, checkpoint.processor, tokens, questions, places, end)
-        replies |= {name: Reply(num_tokens, given) for name, given in zip(alike, answers)}
+        replies |= {
+            name: Reply(num_tokens, given, frames_per_layer=frames_per_layer.get(name, []))
+            for name, given in zip(alike, answers)
+        }
     return replies
 
 
 def _reduced(
-    frames, settings: list[Setting], checkpoint: Checkpoint, questions: list[Question]
+    frames,
+    settings: list[Setting],
+    checkpoint: Checkpoint,
+    questions: list[Question],
+    frames_per_layer: dict[str, list[int]],
 ) -> tuple[dict[str, ReducedVideo], dict[str, Reply]]:
-    """What the language model reads of a clip; or at once the replies, where that depends on the question."""
+    """What the language model reads of a clip; or at once the replies, where that depends on the question.
+
+    Notes what the vision tower's layers read where it is not all.
+    """
     videos, replies = {}, {}
     others = [setting for setting in settings if setting.reduction not in BASELINES]
     if others:
@@ -69,17 +85,37 @@ def _reduced(
         videos = {setting.name: ReducedVideo(clip.of(setting)) for setting in others}
     baselines = [setting for setting in settings if setting.reduction in BASELINES]
     if baselines:
-        encoded = encode_video(checkpoint.stock, pixels_of(checkpoint.processor, frames))
-        for setting in baselines:
-            generator = BaselineGenerator(checkpoint.stock, method_of(setting))
-            if generator.method.works_inside:
-                replies[setting.name] = Reply(*answer_one_by_one(generator, checkpoint.processor, encoded, questions))
-            else:
-                videos[setting.name] = generator.method.reduce(encoded)
+        pixels = pixels_of(checkpoint.processor, frames)
+    encoded: dict[tuple | None, EncodedVideo] = {}
+    for setting in baselines:
+        generator = BaselineGenerator(checkpoint.stock, method_of(setting))
+        method = generator.method
+        if method.tower_settings not in encoded:
+            encoded[method.tower_settings] = encode_video(checkpoint.stock, pixels, method=method)
+        video = encoded[method.tower_settings]
+        frames_per_layer[setting.name] = list(video.frames_per_layer)
+        if method.works_inside:
+            given = answer_one_by_one(generator, checkpoint.processor, video, questions)
+            replies[setting.name] = Reply(*given, frames_per_layer[setting.name])
+        else:
+            videos[setting.name] = method.reduce(video)
     return videos, replies
 
 
-def method_of(setting: Setting):
+def cost_of(setting: Setting, reply: Reply, shape: ModelShape) -> ReadingCost:
+    """FLOPs of reading a clip, by what its layers were seen to read."""
+    method = method_of(setting) if setting.reduction in BASELINES else Baseline()
+    return reading_cost(
+        method,
+        shape,
+        setting.num_frames,
+        reply.video_tokens,
+        frames_per_layer=reply.frames_per_layer,
+        tokens_per_layer=reply.tokens_per_layer,
+    )
+
+
+def method_of(setting: Setting) -> Baseline:
     """The method of a setting of `BASELINES`."""
     return build_baseline(setting.reduction, **{"retention_ratio": setting.retention_ratio, **setting.fields})
 

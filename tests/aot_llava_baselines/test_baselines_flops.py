@@ -1,14 +1,20 @@
 """The FLOPs columns of Tables 1 and 2 follow from each method's layers and tokens; where they do not, by how much."""
 
 import pytest
+from transformers import Qwen2Config, Qwen2Model
 
-from aot_llava_baselines import build_baseline
+from aot_llava_baselines import BASELINES, build_baseline
+from aot_llava_baselines.cost import ModelShape
 from aot_llava_baselines.dycoke import dycoke
 from aot_llava_baselines.flops_table import AS_RUN, LLAVA_ONEVISION, LLAVA_VIDEO, as_markdown, paper_costs
-from mini_checkpoint.accuracy.cost import reading_flops
+from aot_llava_baselines.honest_flops import earlytoms_column, honest_costs
+from aot_llava_baselines.vision_layers import TowerShape
 from mini_checkpoint.accuracy.settings import FASTV_RATIO, GROUPS, PDROP_RATIO, SETTINGS
+from mini_checkpoint.accuracy.survey import Reply, cost_of
+from modeling_aot_llava.cost_model import qwen2_prefill_flops
 
 COSTS = list(paper_costs())
+HONEST = list(honest_costs())
 
 
 @pytest.mark.parametrize("cost", [cost for cost in COSTS if AS_RUN not in cost.what], ids=lambda cost: cost.what)
@@ -74,21 +80,113 @@ def make_tokens():
     return torch.randn(32, 196, 2)
 
 
+def test_both_other_columns_stand_beside_eq17s():
+    stock = next(line for line in as_markdown().splitlines() if "LLaVA-OneVision-7B" in line)
+    assert stock.split(" | ")[2:6] == ["40.765", "100.0", "51.02", "59.07"]
+
+
 def test_the_table_names_what_differs():
     rows = as_markdown().splitlines()[2:]
     assert len(rows) == len(COSTS)
     assert sum(row.endswith("| differs |") for row in rows) == sum(not cost.is_printed for cost in COSTS) > 0
 
 
-class Mini:
-    """The mini's language model."""
-
-    num_hidden_layers, hidden_size, intermediate_size = 6, 128, 384
+MINI = ModelShape(TowerShape(7, 64, 256, 729), num_layers=6, hidden_size=128, intermediate_size=384, key_value_size=64)
 
 
 @pytest.mark.parametrize(("reduction", "ratio"), [("fastv", FASTV_RATIO), ("pdrop", PDROP_RATIO)])
 def test_aot_is_compared_at_equal_flops(reduction, ratio):
     (setting,) = [s for s in GROUPS["Methods at equal FLOPs"] if s.reduction == reduction]
-    aot = SETTINGS[f"AOT, {100 * ratio:g} %"]
-    flops = reading_flops(aot, round(3136 * ratio), Mini)
-    assert flops == pytest.approx(reading_flops(setting, 3136, Mini), rel=2e-3)
+    aot = cost_of(SETTINGS[f"AOT, {100 * ratio:g} %"], Reply(round(3136 * ratio), []), MINI)
+    assert aot.eq17 == pytest.approx(cost_of(setting, Reply(3136, []), MINI).eq17, rel=2e-3)
+
+
+# With the vision tower, and as Qwen2 computes
+
+
+def honest(name, percent=10):
+    (row,) = [row for row in HONEST if row.what == name and row.percent == percent]
+    return row
+
+
+@pytest.mark.parametrize(
+    ("name", "tower", "eq17", "both", "as_computed"),
+    [
+        ("AOT", 10.25, 3.37, 13.62, 14.42),
+        ("VisionZip", 10.25, 3.44, 13.69, 14.51),
+        ("FastVID, at most", 10.25, 3.26, 13.51, 14.29),
+        ("FlashVID", 10.25, 3.45, 13.70, 14.52),
+        ("VidCom2", 10.25, 3.37, 13.62, 14.43),
+        ("STC-Cacher and -Pruner, as released", 7.11, 3.44, 10.55, 11.37),
+        ("STC-Cacher and -Pruner", 6.71, 3.44, 10.14, 10.97),
+        ("STC-Cacher, every fourth frame a reference, and -Pruner", 4.94, 3.44, 8.37, 9.19),
+    ],
+)
+def test_costs_with_the_tower_at_10_percent(name, tower, eq17, both, as_computed):
+    cost = honest(name).cost
+    figures = [cost.tower, cost.eq17, cost.with_tower, cost.as_computed]
+    assert [value / 1e12 for value in figures] == pytest.approx([tower, eq17, both, as_computed], abs=0.006)
+
+
+@pytest.mark.parametrize(
+    ("name", "both"),
+    [
+        ("AOT", [18.96, 17.14, 15.36, 13.62]),
+        ("HoliTom", [17.36, 15.88, 14.43, 13.01]),
+        ("FlashVID", [19.16, 17.19, 15.43, 13.70]),
+        ("EarlyTom", [15.41, 13.93, 12.48, 11.06]),
+        # A frame keeps 49, 40, 30 or 20 tokens: at 20 and 15 % more than the share of all.
+        ("STC-Cacher and -Pruner", [15.42, 13.75, 11.92, 10.14]),
+    ],
+)
+def test_costs_with_the_tower_at_every_ratio(name, both):
+    actual = [honest(name, percent).cost.with_tower / 1e12 for percent in (25, 20, 15, 10)]
+    assert actual == pytest.approx(both, abs=0.006)
+
+
+def test_llava_videos_methods_with_the_tower():
+    rows = {(row.what, row.percent): row for row in honest_costs(LLAVA_VIDEO)}
+    stock = rows["all tokens", 100]
+    assert [round(value / 1e12, 2) for value in (stock.cost.tower, stock.cost.eq17)] == [2 * 10.25 + 0.01, 80.16]
+    assert {type(row.method).name for row in rows.values() if row.what not in ("all tokens", "AOT")} == {
+        name for name, kind in BASELINES.items() if "grid" in kind.newline_positions
+    }
+    assert rows["VidCom2", 10].num_tokens == 1105
+
+
+def test_all_methods_are_there():
+    methods = {type(row.method).name for row in HONEST if isinstance(row.method, tuple(BASELINES.values()))}
+    assert methods == set(BASELINES)
+
+
+def test_shares_are_of_the_stock_models():
+    (stock,) = [row for row in HONEST if row.percent == 100]
+    assert [round(value / 1e12, 2) for value in (stock.cost.with_tower, stock.cost.as_computed)] == [51.02, 59.07]
+    assert round(100 * honest("AOT").share_with_tower, 1) == 26.7
+    assert round(100 * honest("AOT").share_as_computed, 1) == 24.4
+
+
+def test_what_earlytoms_paper_prints_takes_all_frames_for_one_sequence():
+    rows = {name: (printed, recounted) for name, printed, recounted in earlytoms_column()}
+    assert rows["stock"] == (82.6, pytest.approx(82.6, abs=0.05))
+    for name in ("VisionZip", "FastVID", "HoliTom"):
+        printed, recounted = rows[name]
+        assert recounted == pytest.approx(printed, abs=0.2), name
+    # Its own tower figure is 70.4 % of a sequence that the tower never reads.
+    assert rows["EarlyTom"][1] == pytest.approx(32.2, abs=0.1)
+
+
+def test_qwen2_counts_by_its_own_matrices():
+    config = Qwen2Config(
+        hidden_size=32, intermediate_size=48, num_attention_heads=4, num_key_value_heads=2, num_hidden_layers=2
+    )
+    weights = sum(p.numel() for n, p in Qwen2Model(config).named_parameters() if "proj.weight" in n)
+    tokens = 7
+    expected = tokens * weights + 2 * 2 * tokens**2 * 32
+    sizes = {"num_layers": 2, "hidden_size": 32, "intermediate_size": 48, "key_value_size": 16}
+    assert qwen2_prefill_flops(tokens, **sizes) == expected
+
+
+def test_the_shape_is_read_from_the_config(shared_model):
+    shape = ModelShape.of(shared_model.config)
+    assert shape == ModelShape(TowerShape(7, 64, 128, 49), 2, 64, 128, 32)

@@ -26,8 +26,25 @@ SETTINGS = {
     "prunevid in the model": {"retention_ratio": 0.5, "layer": 1, "alpha": 0.4},
     "fastvid": {"retention_ratio": 0.4, "num_segments": 3},
     "holitom": {"retention_ratio": 0.25},
+    "holitom in the model": {"retention_ratio": 0.25, "layer": 2, "inner_ratio": 0.5},
+    "framefusion": {"retention_ratio": 0.5},
+    "stc_pruner": {"retention_ratio": 0.25},
+    "stc_cacher": {"retention_ratio": 0.25},
+    "stc_cacher before holitom": {"retention_ratio": 0.25, "then": "holitom", "cache_interval": 3},
+    "earlytom": {"retention_ratio": 0.25, "merging_layers": (1, 3), "similarity_threshold": 0.4, "inner_ratio": 1.0},
+    "earlytom in the model": {"retention_ratio": 0.25, "merging_layers": (0, 6), "mask": "causal", "layer": 2},
+    "vidcom2": {"retention_ratio": 0.25},
+    "flashvid": {"retention_ratio": 0.25, "inner_ratio": 1.0},
+    "flashvid in the model": {"retention_ratio": 0.25, "merging": "mean", "layer": 2, "inner_ratio": 0.4},
 }
-BEFORE_THE_MODEL = ["dycoke", "visionzip", "prunevid", "fastvid", "holitom"]
+BEFORE_THE_MODEL = [
+    *("dycoke", "visionzip", "prunevid", "fastvid", "holitom", "vidcom2", "flashvid", "stc_pruner"),
+    *("stc_cacher", "stc_cacher before holitom", "earlytom"),
+]
+INSIDE_THE_MODEL = [
+    *("fastv", "pdrop", "prunevid in the model", "dycoke decoding", "flashvid in the model", "holitom in the model"),
+    "framefusion",
+]
 
 
 def method(name):
@@ -63,7 +80,7 @@ def answers(model, baseline, inputs, **options):
 def test_methods_before_the_model_are_their_tokens_in_the_prompt(name, four_layers, inputs):
     batch = inputs("Tell: <video> What moves?")
     ids = batch["input_ids"]
-    video = encode_video(four_layers, batch["pixel_values_videos"])
+    video = encode_video(four_layers, batch["pixel_values_videos"], method=method(name))
     reduced = method(name).reduce(video)
     assert 0 < len(reduced.tokens) < video.tokens[..., 0].numel()
     where = (ids[0] == four_layers.config.video_token_id).nonzero().flatten()
@@ -134,6 +151,7 @@ def test_the_pooling_head_is_siglips(four_layers, inputs):
     [
         build_baseline("fastv", retention_ratio=1.0, layer=1),
         build_baseline("pdrop", retention_ratio=1.0, layers=(1, 3)),
+        build_baseline("framefusion", retention_ratio=1.0),
         build_baseline("dycoke", retention_ratio=1.0, merging_ratio=1.0, last_group=True),
     ],
     ids=lambda baseline: baseline.name,
@@ -161,7 +179,7 @@ def test_rows_are_answered_as_alone_and_the_model_stays_as_it_was(name, four_lay
     assert torch.equal(before, after)
 
 
-@pytest.mark.parametrize("name", ["fastv", "pdrop", "prunevid in the model", "dycoke decoding"])
+@pytest.mark.parametrize("name", INSIDE_THE_MODEL)
 def test_grouped_heads_are_repeated_keys(name, four_layers, inputs):
     """A model with as many key heads as query heads, whose key heads are copies, answers the same."""
     ungrouped = random_model(
@@ -184,23 +202,75 @@ def test_grouped_heads_are_repeated_keys(name, four_layers, inputs):
 @pytest.mark.parametrize(
     # The newline beside them: PDrop may drop it. PruneVid rounds down in each set.
     ("name", "least"),
-    [("fastv", 1), ("pdrop", 0), ("prunevid in the model", 1 - 2 * NUM_FRAMES)],
+    [
+        ("fastv", 1),
+        ("flashvid in the model", 1),
+        ("holitom in the model", 0),
+        ("pdrop", 0),
+        ("prunevid in the model", 1 - 2 * NUM_FRAMES),
+    ],
 )
 def test_layers_read_what_the_cost_model_counts(name, least, four_layers, inputs):
     batch = inputs("Tell: <video> What moves?")
-    num_text = int((batch["input_ids"] != four_layers.config.video_token_id).sum())
     reduced = method(name).reduce(encode_video(four_layers, batch["pixel_values_videos"]))
-    seen = []
-    handles = [
-        layer.register_forward_pre_hook(lambda _module, arguments: seen.append(arguments[0].shape[1]))
-        for layer in four_layers.model.language_model.layers
-    ]
-    BaselineGenerator(four_layers, method(name)).generate(**batch, max_new_tokens=1, do_sample=False)
-    for handle in handles:
-        handle.remove()
+    seen = read_of_video(four_layers, method(name), batch)
     counted = method(name).tokens_per_layer(len(reduced.tokens), 4)
     assert len(set(counted)) > 1
-    assert all(least <= rows - num_text - count <= 1 for rows, count in zip(seen, counted, strict=True))
+    assert all(least <= rows - count <= 1 for rows, count in zip(seen, counted, strict=True))
+
+
+def read_of_video(model, baseline, batch):
+    """How many rows each layer's attention reads beside the text."""
+    num_text = int((batch["input_ids"] != model.config.video_token_id).sum())
+    seen = []
+    handles = [
+        layer.self_attn.o_proj.register_forward_hook(lambda _module, _given, rows: seen.append(rows.shape[1]))
+        for layer in model.model.language_model.layers
+    ]
+    BaselineGenerator(model, baseline).generate(**batch, max_new_tokens=1, do_sample=False)
+    for handle in handles:
+        handle.remove()
+    return [rows - num_text for rows in seen]
+
+
+@pytest.mark.parametrize(("ratio", "threshold"), [(0.5, 0.6), (0.5, 0.999), (0.4, 0.99), (0.7, -1)])
+def test_framefusion_meets_its_budget(ratio, threshold, four_layers, inputs):
+    baseline = build_baseline("framefusion", retention_ratio=ratio, similarity_threshold=threshold)
+    seen = read_of_video(four_layers, baseline, inputs("Tell: <video> What moves?"))
+    newline = 1
+    assert sum(seen) == pytest.approx(4 * (ratio * NUM_FRAMES * 16 + newline), abs=4)
+
+
+def test_framefusion_says_that_its_budget_is_spent(four_layers, inputs):
+    baseline = build_baseline("framefusion", retention_ratio=0.01, similarity_threshold=0.9)
+    with pytest.raises(ValueError, match=r"retention_ratio is 0\.01, which is spent after 1 layers"):
+        answers(four_layers, baseline, inputs("<video>"))
+
+
+def test_a_tower_with_fewer_layers_is_named_before_any_work(four_layers):
+    with pytest.raises(ValueError, match=r"merging_layers is \(10, 21, 23\), but the model reads 7 layers of"):
+        BaselineGenerator(four_layers, build_baseline("earlytom", inner_ratio=1.0))
+
+
+@torch.inference_mode()
+def test_earlytom_needs_its_own_run_of_the_tower(four_layers, inputs):
+    video = encode_video(four_layers, inputs("<video>")["pixel_values_videos"])
+    with pytest.raises(ValueError, match=r"The video has no runs of frames, .* give `encode_video` this method"):
+        method("earlytom").reduce(video)
+
+
+def test_earlytom_loses_frames(four_layers, inputs):
+    video = encode_video(four_layers, inputs("<video>")["pixel_values_videos"], method=method("earlytom"))
+    assert len(video.tokens) < NUM_FRAMES == video.num_frames
+    assert video.runs[-1][1] == len(video.tokens) - 1
+
+
+@pytest.mark.parametrize("num_frames", [1, 2, 3])
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_few_frames_are_enough(name, num_frames, four_layers, stock_processor, make_video):
+    batch = stock_processor(text=["<video> What?"], videos=[make_video(num_frames)], return_tensors="pt")
+    output = BaselineGenerator(four_layers, method(name)).generate(**batch, max_new_tokens=1, do_sample=False)
+    assert output.shape[1] == batch["input_ids"].shape[1] + 1
 
 
 def test_dycoke_forgets_between_videos(four_layers, inputs):
@@ -243,6 +313,19 @@ def test_weights_are_shared(four_layers):
         ("pdrop", {"layers": (7, 2)}, r"layers is \(7, 2\), but must be ascending"),
         ("prunevid", {"alpha": 2}, "alpha is 2, but must be"),
         ("holitom", {"beta": "a"}, "beta is 'a', but must be"),
+        ("holitom", {"mask": "none"}, "mask is 'none', but must be one of released, causal"),
+        ("stc_cacher", {"then": "earlytom"}, "then is 'earlytom', but must be one of stc_pruner, visionzip"),
+        ("stc_cacher", {"then": "dycoke"}, "retention_ratio is 0.1, but DyCoke keeps every fourth frame whole"),
+        ("earlytom", {"merging_layers": (3, 1)}, r"merging_layers is \(3, 1\), but must be ascending"),
+        ("earlytom", {"longest_run": 1}, "longest_run is 1, but must be an integer from 2"),
+        ("vidcom2", {"exact_count": 1}, "exact_count is 1, but must be True or False"),
+        ("flashvid", {"merging": "max"}, "merging is 'max', but must be one of sum, mean"),
+        (
+            "flashvid",
+            {"chosen_share": 0, "merging_threshold": 1.0},
+            "chosen_share is 0 and merging_threshold 1",
+        ),
+        ("flashvid", {"expansion": 0.5}, "expansion is 0.5, but must be a number from 1"),
     ],
 )
 def test_wrong_settings(name, settings, said):
@@ -257,9 +340,20 @@ def test_every_method_is_built_by_its_name():
         assert dataclasses.replace(built) == built
 
 
-def test_a_layer_that_is_not_there(four_layers, inputs):
-    with pytest.raises(ValueError, match="layer is 4, but the language model has 4 layers"):
-        answers(four_layers, build_baseline("fastv", layer=4), inputs("<video>"))
+@pytest.mark.parametrize(
+    ("name", "settings", "said"),
+    [
+        ("fastv", {"layer": 4}, "layer is 4"),
+        ("pdrop", {}, "layers is 14"),
+        ("prunevid", {"alpha": 0.4}, "layer is 10"),
+        ("flashvid", {}, "layer is 20"),
+        ("holitom", {"inner_ratio": 0.5}, "layer is 18"),
+        ("earlytom", {"merging_layers": (1, 2)}, "layer is 18"),
+    ],
+)
+def test_a_layer_that_is_not_there_is_refused_before_any_work(name, settings, said, four_layers):
+    with pytest.raises(ValueError, match=f"{said}, but the language model has 4 layers, counted from 0"):
+        BaselineGenerator(four_layers, build_baseline(name, **settings))
 
 
 def test_prompts_that_do_not_fit(four_layers, inputs, stock_processor):

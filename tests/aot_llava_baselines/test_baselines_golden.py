@@ -1,5 +1,6 @@
 """The methods of Table 1 against outputs of their authors' programs; what each file holds says its metadata."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from safetensors import safe_open
 from aot_llava_baselines import build_baseline
 from aot_llava_baselines.dycoke import dycoke
 from aot_llava_baselines.fastvid import fastvid, fastvid_llava_video, segment_lengths
-from aot_llava_baselines.holitom import best_windows, holitom
+from aot_llava_baselines.holitom import best_windows, holitom, merge_static
 from aot_llava_baselines.interface import EncodedVideo
 from aot_llava_baselines.prunevid import most_attended, prunevid, refine_labels, token_sets
 from aot_llava_baselines.visionzip import (
@@ -164,3 +165,19 @@ def test_holitom(percent, threshold):
         similarity_threshold=threshold,
     )
     assert_tokens(tokens, data[f"tokens_{percent}"])
+
+
+@pytest.mark.parametrize("case", range(6))
+def test_holitom_merges_static_tokens_around_few_centres(case):
+    with safe_open(FOLDER / "holitom-few-a.safetensors", "pt") as file:
+        ratio = json.loads(file.metadata()["ratios"])[case]
+    data = golden("holitom-few-a")
+    static, centres = data[f"static_{case}"], data[f"centres_{case}"]
+    assert_tokens(merge_static(static, ratio, beta=0.6), data[f"tokens_{case}"])
+    # With the whole weight on themselves the centres come out as they are.
+    assert torch.equal(merge_static(static, ratio, beta=1.0), static[centres])
+    # Two equal frames are such a set; they save half of the tokens, so twice the share is left of the others.
+    attention = torch.ones(2, len(static))
+    video = EncodedVideo(static.expand(2, -1, -1), attention, static[None], static, attention, static[0])
+    reduced = build_baseline("holitom", retention_ratio=ratio / 2).reduce(video)
+    assert_tokens(reduced.tokens, data[f"tokens_{case}"])

@@ -7,10 +7,13 @@ import torch
 from safetensors import safe_open
 from transformers import DynamicCache, LlamaConfig, LlamaModel, Qwen2Config, Qwen2Model
 
+from aot_llava_baselines import build_baseline
 from aot_llava_baselines.dycoke import DyCokeDecoder
 from aot_llava_baselines.fastv import FastVDecoder
-from aot_llava_baselines.interface import PromptSpan, Segment
+from aot_llava_baselines.framefusion import Fusion
+from aot_llava_baselines.interface import PromptSpan, ReducedVideo, Segment
 from aot_llava_baselines.layer_loop import CACHE
+from aot_llava_baselines.merging_decoder import MergingDecoder, merge_by_halves
 from aot_llava_baselines.pdrop import PDropDecoder
 from aot_llava_baselines.prunevid import PruneVidDecoder
 
@@ -76,6 +79,117 @@ def test_fastv(dropped, attention):
     assert lengths == golden[f"r{dropped}_cache_lengths"].tolist()
     assert_states(hidden, golden[f"r{dropped}_hidden"])
     assert_states(decoded, golden[f"r{dropped}_decode"])
+
+
+def test_flashvid():
+    golden = Golden("flashvid-llm-a", Qwen2Config, Qwen2Model, key_heads=2)
+    layer, ratio = int(golden.numbers["pruning_layer"]), float(golden.numbers["llm_retention_ratio"])
+    method = build_baseline("flashvid", layer=layer, inner_ratio=ratio)
+    decoder = method.wrap(golden.model, golden.span, None)
+    hidden, decoded, lengths = golden.run(decoder)
+    assert torch.equal(decoder.kept, golden["kept"])
+    assert lengths == golden["cache_lengths"].tolist()
+    assert_states(hidden, golden["hidden"])
+    assert_states(decoded, golden["decode"])
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_the_stage_of_holitom_and_earlytom(attention):
+    golden = Golden("earlytom-llm-a", Qwen2Config, Qwen2Model, key_heads=2, attn_implementation=attention)
+    layer, dropped = int(golden.numbers["k"]), float(golden.numbers["r"])
+    method = build_baseline("holitom", layer=layer, inner_ratio=1 - dropped)
+    # The file's video has its newline among its tokens.
+    decoder = method.wrap(golden.model, PromptSpan(golden.span.start, golden.span.num_tokens - 1), None)
+    hidden, decoded, lengths = golden.run(decoder)
+    assert torch.equal(decoder.kept, golden["kept"])
+    assert lengths == golden["cache_lengths"].tolist()
+    assert_states(hidden, golden["hidden"])
+    assert_states(decoded, golden["decode"])
+
+
+def test_dropped_tokens_are_merged_one_after_another():
+    golden = Golden("earlytom-llm-a", Qwen2Config, Qwen2Model, key_heads=2)
+    rows = golden["inputs_embeds"]
+    kept, dropped = rows[::3].clone(), rows[1::2]
+    target = torch.nn.functional.cosine_similarity(dropped[:, None], kept[None], dim=-1).argmax(1)
+    merged = merge_by_halves(kept, dropped)
+    for row, place in zip(dropped, target):
+        kept[place] = (kept[place] + row) / 2
+    torch.testing.assert_close(merged, kept)
+
+
+def test_with_a_causal_mask_the_layers_before_are_the_stock_models():
+    golden = Golden("earlytom-llm-a", Qwen2Config, Qwen2Model, key_heads=2)
+    prompt = golden["inputs_embeds"][None]
+    layer = int(golden.numbers["k"])
+    with torch.inference_mode():
+        states = golden.model(inputs_embeds=prompt, output_hidden_states=True).hidden_states
+    seen = {}
+
+    class Watched(MergingDecoder):
+        def _merge_dropped(self, hidden):
+            seen["before k"] = hidden
+            return super()._merge_dropped(hidden)
+
+    for mask in ("released", "causal"):
+        golden.run(Watched(golden.model, golden.span, layer, golden.span.num_tokens // 2, mask))
+        same = torch.allclose(seen["before k"], states[layer][0], atol=1e-5)
+        assert same == (mask == "causal")
+
+
+@pytest.mark.parametrize("name", ["framefusion-a", "framefusion-c"])
+def test_framefusion(name):
+    """Its module, call by call; what lies between the calls says the file."""
+    with safe_open(FOLDER / f"{name}.safetensors", "pt") as file:
+        data, numbers = {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118
+    start, places = int(numbers["start"]), int(numbers["patches"])
+    settings = (float(numbers[key]) for key in ("cost", "similarity_lower_bound", "ratio_lower_bound"))
+    fusion = Fusion(28, *settings)
+    hidden, video = data["hidden_0"], torch.arange(places * int(numbers["frames"]))
+    for call in range(1, int(numbers["calls"]) + 1):
+        assert not fusion.is_over
+        if call > 1:
+            hidden = hidden + 0.3 * torch.tanh(hidden @ data["layer_weight"])
+        span = slice(start, start + len(video))
+        scores = data["attention"].mean(0)[span] if fusion.prunes else None
+        tokens, rows = fusion.step(hidden[span], video % places, scores)
+        hidden, video = torch.cat([hidden[:start], tokens, hidden[span.stop :]]), video[rows]
+        before, after = torch.arange(start), data["positions_1"][-int(numbers["end"]) :]
+        assert torch.equal(torch.cat([before, start + video, after]), data[f"positions_{call}"])
+        torch.testing.assert_close(hidden, data[f"hidden_{call}"], rtol=0, atol=2e-5)
+    assert fusion.is_over
+
+
+class TanhLayer(torch.nn.Module):
+    """What lies between the calls of FrameFusion's files, as a layer: its first half adds, its second half nothing."""
+
+    def __init__(self, weight):
+        super().__init__()
+        self.input_layernorm = self.post_attention_layernorm = torch.nn.Identity()
+        self.self_attn = lambda hidden_states, **_: (0.3 * torch.tanh(hidden_states @ weight), None)
+        self.mlp = torch.zeros_like
+
+
+@pytest.mark.parametrize("name", ["framefusion-a", "framefusion-c"])
+def test_framefusion_among_28_layers(name):
+    with safe_open(FOLDER / f"{name}.safetensors", "pt") as file:
+        data, numbers = {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118
+    places, frames = int(numbers["patches"]), int(numbers["frames"])
+    settings = {"retention_ratio": float(numbers["cost"]), "similarity_threshold": 0.6, "least_share": 0.1}
+    model = torch.nn.Module()
+    model.layers = torch.nn.ModuleList(TanhLayer(data["layer_weight"]) for _ in range(28))
+    model.config, model.rotary_emb = Qwen2Config(), lambda *_: None
+    span = PromptSpan(int(numbers["start"]), places * frames)
+    video = ReducedVideo(data["hidden_0"], tokens_per_frame=places)
+    decoder = build_baseline("framefusion", **settings).wrap(model, span, video)
+    decoder.attention_of_last = lambda *_: data["attention"].mean(0)
+    states, fuse = [], decoder._fuse
+    decoder._fuse = lambda *given: states.append(fuse(*given)[0]) or states[-1].unsqueeze(0)
+    decoder.prefill(data["hidden_0"][None], torch.arange(len(data["hidden_0"]))[None], None)
+    assert torch.equal(decoder.kept, data[f"positions_{numbers['calls']}"])
+    assert len(states) == int(numbers["calls"])
+    for call, state in enumerate(states, 1):
+        torch.testing.assert_close(state, data[f"hidden_{call}"], rtol=0, atol=2e-5)
 
 
 def test_pdrop():

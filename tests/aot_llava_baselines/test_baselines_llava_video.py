@@ -19,8 +19,14 @@ METHODS = {
     "pdrop": {"layers": (1, 2, 3), "retention_ratio": 0.125},
     "visionzip": {"tokens_per_frame": 4},
     "fastvid": {"retention_ratio": 0.4, "num_segments": 3},
+    "framefusion": {"retention_ratio": 0.5},
+    "vidcom2": {"retention_ratio": 0.4, "exact_count": True},
 }
-KEEPING_ALL = {"fastv": {"layer": 1, "retention_ratio": 1.0}, "pdrop": {"layers": (1, 3), "retention_ratio": 1.0}}
+KEEPING_ALL = {
+    "fastv": {"layer": 1, "retention_ratio": 1.0},
+    "pdrop": {"layers": (1, 3), "retention_ratio": 1.0},
+    "framefusion": {"retention_ratio": 1.0},
+}
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +76,7 @@ def test_the_encoded_video_is_what_the_model_reads(video_model, inputs):
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("name", ["visionzip", "fastvid"])
+@pytest.mark.parametrize("name", ["visionzip", "fastvid", "vidcom2"])
 def test_methods_before_the_model_are_their_tokens_in_the_prompt(name, video_model, inputs):
     batch = inputs("Tell: <video> What moves?")
     ids = batch["input_ids"]
@@ -89,8 +95,9 @@ def test_methods_before_the_model_are_their_tokens_in_the_prompt(name, video_mod
     else:
         reduced = build_baseline(name, **METHODS[name]).reduce(video)
         rows = torch.cat([reduced.tokens, video.newline[None]])
-        # All newlines of all frames, and four tokens of each.
-        assert len(rows) == NUM_FRAMES * (4 + SIDE)
+        # All newlines of all frames; four tokens of each, or four tenths of all.
+        kept = {"visionzip": NUM_FRAMES * 4, "vidcom2": int(NUM_FRAMES * SIDE**2 * 0.4)}[name]
+        assert len(rows) == kept + NUM_FRAMES * SIDE
         assert int((rows == video.newline).all(1).sum()) == NUM_FRAMES * SIDE
         positions = torch.arange(first + len(rows) + ids.shape[1] - after)[None]
     text = video_model.get_input_embeddings()(ids)

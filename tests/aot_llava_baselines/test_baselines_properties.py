@@ -129,9 +129,16 @@ def mini():
 
 def test_the_mini_answers_with_every_method(mini):
     names = [
-        *(f"{method}, 25 %" for method in ("VisionZip", "PruneVid", "FastVID, no pooling head", "HoliTom", "DyCoke")),
-        *("FastV, scaled: K = 1, 20 % kept", "PDrop, scaled: layers 1, 2, 3, halves"),
-        "PruneVid in the model too, scaled: layer 2, 25 %",
+        *(
+            f"{method}, 25 %"
+            for method in ("VisionZip", "PruneVid", "FastVID, no pooling head", "HoliTom", "VidCom2", "DyCoke")
+        ),
+        *("FlashVID, before the model, 25 %", "STC-Cacher and -Pruner, 25 %"),
+        *("FastV, scaled: K = 1, 20 % kept", "PDrop, scaled: layers 1, 2, 3, halves", "FrameFusion, 30 % on average"),
+        *(
+            f"{method} in the model too, scaled: {at}, 25 %"
+            for method, at in (("PruneVid", "layer 2"), ("EarlyTom", "k = 4"))
+        ),
     ]
     scene = make_scene(0, "held_out")
     questions = ask(scene)

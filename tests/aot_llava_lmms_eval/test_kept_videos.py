@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from transformers import SiglipVisionModel
+from transformers.models.siglip.modeling_siglip import SiglipVisionEmbeddings
 
 from aot_llava_baselines.interface import ReducedVideo
 from aot_llava_cli.mini import MINI_CHECKPOINT
@@ -54,7 +54,8 @@ def counts(monkeypatch):
         return run
 
     monkeypatch.setitem(SAMPLINGS, "uniform", counted("read", SAMPLINGS["uniform"]))
-    monkeypatch.setattr(SiglipVisionModel, "forward", counted("encoded", SiglipVisionModel.forward))
+    # Every way to run the tower begins there.
+    monkeypatch.setattr(SiglipVisionEmbeddings, "forward", counted("encoded", SiglipVisionEmbeddings.forward))
     return found
 
 
@@ -66,6 +67,7 @@ def counts(monkeypatch):
         (AOT, {**LLAVA_VIDEO, "retention_ratio": 1.0}),
         ("fastvid", {"retention_ratio": 0.2}),
         ("fastv", {**LLAVA_VIDEO, "retention_ratio": 0.5, "layer": 1}),
+        ("earlytom", {"retention_ratio": 0.15, "merging_layers": "[2,5,6]", "layer": 4}),
     ],
 )
 def test_answers_are_those_without_to_the_bit_and_a_video_is_read_and_encoded_once(

@@ -131,12 +131,12 @@ def test_prompt_and_frames_are_those_asked_for(conversations, monkeypatch):
     of_frames = conversations[3]
     model.answer([of_frames], OPTIONS)
     assert seen["pixel_values_videos"].shape[1] == 4  # of 3
-    tokens = 4 * model.model.config.pooled_grid_size**2 + 1
+    tokens = round(0.25 * 4 * model.model.config.pooled_grid_size**2) + 1  # and a newline
     text = as_qwen_1_5(model.processor, of_frames).replace("<video>", "<video>" * tokens)
     assert torch.equal(seen["input_ids"], model.processor.tokenizer(text, return_tensors="pt").input_ids)
 
 
-@pytest.mark.parametrize("method", [AOT, "visionzip", "fastvid", "fastv", "pdrop"])
+@pytest.mark.parametrize("method", [AOT, "visionzip", "fastvid", "fastv", "pdrop", "vidcom2", "framefusion"])
 def test_llava_video(method, conversations, monkeypatch):
     """Average pooling, newlines after each row, the sentence about the times: as its checkpoints have them."""
     layers = {"fastv": {"layer": 1}, "pdrop": {"layers": (1, 2)}}.get(method, {})
@@ -155,7 +155,8 @@ def test_llava_video(method, conversations, monkeypatch):
     together = model.answer([conversations[0], conversations[2]], OPTIONS)
     assert together == [model.answer([conversations[row]], OPTIONS)[0] for row in (0, 2)]
     side = model.model.config.pooled_grid_size
-    video = model.processor.video_token * (4 * side * (side + 1))
+    # AOT's prompts have the tokens that it keeps, the other methods' all of them; and a newline for each row of each.
+    video = model.processor.video_token * (round((0.5 if method == AOT else 1.0) * 4 * side**2) + 4 * side)
     prompt = model.processor.decode(seen["input_ids"][0])
     assert f"{video}\nThe video lasts for 8.00 seconds, and 4 frames are uniformly sampled from it." in prompt
 
@@ -165,7 +166,12 @@ def test_settings_are_checked_before_weights_are_read(tmp_path):
     for method, arguments, complaint in (
         (AOT, {"num_clips": 0}, "`num_clips` is 0, but it must be an integer from 1"),
         ("dycoke", {"retention_ratio": 0.1}, "retention_ratio is 0.1, but DyCoke keeps every fourth frame whole"),
-        ("holitom", {"mm_newline_position": "grid"}, "holitom is not defined for a model with 'grid' newlines"),
+        *(
+            (name, {"mm_newline_position": "grid"}, f"{name} is not defined for a model with 'grid' newlines")
+            for name in ("holitom", "flashvid", "stc_pruner", "stc_cacher", "earlytom")
+        ),
+        ("flashvid", {}, "layer is 20, but the language model has 6 layers, counted from 0"),
+        ("earlytom", {"layer": 4}, r"merging_layers is \(10, 21, 23\), but the model reads 7 layers of its vision"),
     ):
         with pytest.raises(ValueError, match=complaint):
             answerer(method, pretrained=str(tmp_path), **arguments)

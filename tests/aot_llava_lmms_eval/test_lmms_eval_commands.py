@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -41,7 +42,7 @@ def test_rows_are_run_by_a_shell_and_one_that_fails_is_noticed(local_task, tmp_p
     )
     assert done.returncode == 1, done.stderr[-3000:]
     assert done.stderr.splitlines()[-1] == "1 of 3 rows failed: see above"
-    assert "anchor_selection=nonsense wrote no results" in done.stderr
+    assert re.search(r"The row failed: aot_llava \S*anchor_selection=nonsense\S* wrote no results", done.stderr)
     runs = read_runs([tmp_path / "results"])
     assert [run.arguments for run in runs] == [{"retention_ratio": "1.0"}, {"retention_ratio": "0.1"}]
     assert all(run.tasks == (TASK,) for run in runs)

@@ -23,7 +23,6 @@ from benchmarks import comparison as comparison_module
 from benchmarks import plot, progress, serving, shapes
 from benchmarks.__main__ import main
 from benchmarks.comparison import Comparison
-from benchmarks.cost import count_flops
 from benchmarks.measure import PeakMemory
 from benchmarks.options import parse_options
 from benchmarks.parts import PARTS
@@ -31,7 +30,7 @@ from benchmarks.report import as_text
 from benchmarks.shapes import SHAPES, build_models, fill_in_defaults, make_prompt, random_videos
 from benchmarks.stages import CompressionInputs
 from modeling_aot_llava import AOTLlavaOnevisionConfig, fused_kernels
-from modeling_aot_llava.cost_model import decode_flops, prefill_flops
+from modeling_aot_llava.cost_model import count_flops, decode_flops, prefill_flops
 
 CPU = torch.device("cpu")
 TEXT_TOKENS = 30
@@ -372,6 +371,7 @@ def test_wrong_options_are_refused_in_one_line(arguments, parts, capsys, tmp_pat
     [
         ("launches", ["--frames", "0"], ("--frames", "'0' is not an integer from 1")),
         ("serving", ["--ratios", "0"], ("--ratios", "'0' is not a number above 0 up to 1")),
+        ("questions", ["--questions", "0"], ("--questions", "'0' is not an integer from 1")),
         ("push_memory", ["--sizes", "0"], ("--sizes", "'0' is not an integer from 1")),
         ("push_memory", ["--folder", __file__], ("--folder", f"{__file__} is no folder")),
     ],

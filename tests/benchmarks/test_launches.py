@@ -18,7 +18,7 @@ from modeling_aot_llava.token_anchors import attention_received
 
 pytestmark = pytest.mark.skipif(fused_kernels.triton is None, reason="without Triton a GPU runs the plain formulas")
 
-TORCH_VERSION = "2.14"  # another one may make other operations of the same calls
+TORCH_VERSIONS = "2.14", "2.15"  # another one may make other operations of the same calls
 
 
 @pytest.mark.parametrize(("num_frames", "limit"), [(8, 110), (32, 150), (64, 300), (128, 600)])
@@ -28,7 +28,7 @@ def test_launches_of_a_video(num_frames, limit):
     assert count.waits.total() == count.pageable_copies.total() == 0
 
 
-@pytest.mark.skipif(not torch.__version__.startswith(TORCH_VERSION), reason=f"counted with torch {TORCH_VERSION}")
+@pytest.mark.skipif(not torch.__version__.startswith(TORCH_VERSIONS), reason=f"counted with torch {TORCH_VERSIONS}")
 @pytest.mark.parametrize(("num_frames", "kernels"), [(8, 102), (32, 141), (64, 281), (128, 552)])
 def test_launches_of_a_video_exactly(num_frames, kernels):
     assert count_launches(num_frames, AOTLlavaOnevisionConfig(), width=8).kernels.total() == kernels

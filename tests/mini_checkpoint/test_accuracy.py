@@ -12,6 +12,7 @@ from transformers import LlavaOnevisionForConditionalGeneration, LlavaOnevisionP
 
 import benchmarks.plot
 from aot_llava_baselines import BaselineGenerator
+from aot_llava_baselines.cost import ModelShape, ReadingCost
 from aot_llava_cli import answer
 from mini_checkpoint.accuracy import options as options_module
 from mini_checkpoint.accuracy import provenance, survey
@@ -44,6 +45,7 @@ from mini_checkpoint.training.model.mini_model import build_model, build_process
 from mini_checkpoint.training.model.tokenizer import build_tokenizer
 from mini_checkpoint.training.recipe import Shape
 from modeling_aot_llava.configuration_aot_llava import AOT_FIELDS
+from modeling_aot_llava.cost_model import prefill_flops
 from modeling_aot_llava.token_budget import plan_token_budget
 
 FEW_FRAMES = 4
@@ -172,14 +174,28 @@ def test_tokens_are_those_of_the_model(loaded, frames, clip, monkeypatch):
         Setting("FastV", "fastv", 0.4, fields={"layer": 1, "retention_ratio": 0.2}),
         Setting("PDrop", "pdrop", 0.4, fields={"layers": (1, 2, 3), "retention_ratio": 0.125}),
         Setting("PruneVid", "prunevid", 0.25, fields={"alpha": 0.4, "layer": 2}),
+        Setting("EarlyTom", "earlytom", 0.25, fields={"merging_layers": (2, 5), "layer": 2, "inner_ratio": 0.5}),
+        Setting("FrameFusion", "framefusion", 0.4),
     ],
     ids=lambda setting: setting.series,
 )
 def test_answers_of_other_methods_are_those_of_their_generate(both, checkpoint, setting, monkeypatch):
     setting = dataclasses.replace(setting, num_frames=8)
     monkeypatch.setattr(survey, "ask", lambda scene: QUESTIONS)
-    answers = survey.ask_about(SCENE, [setting], both)[setting.name].answers
+    reply = survey.ask_about(SCENE, [setting], both)[setting.name]
+    answers = reply.answers
     generator = BaselineGenerator(both.stock, survey.method_of(setting))
+    # What layers were seen to read is noted where it is not the same for all, and counted.
+    assert len(reply.tokens_per_layer) == generator.method.works_inside * 6
+    assert reply.frames_per_layer[:3] == ([8] * 3 if setting.reduction == "earlytom" else [])
+    shape = ModelShape.of(both.stock.config)
+    cost = survey.cost_of(setting, reply, shape)
+    assert cost.eq17 == sum(
+        prefill_flops(tokens, num_layers=1, hidden_size=shape.hidden_size, intermediate_size=shape.intermediate_size)
+        for tokens in reply.tokens_per_layer or [reply.video_tokens] * 6
+    )
+    if setting.reduction == "earlytom":
+        assert cost.tower == sum(reply.frames_per_layer) * shape.tower.flops_per_layer
     stock_processor = LlavaOnevisionProcessor.from_pretrained(checkpoint)
     frames = render_clip(SCENE, 8)
     asked = [QUESTIONS[-1], max(QUESTIONS, key=lambda question: len(question.text))]
@@ -326,6 +342,10 @@ def test_the_bootstrap_draws_clips():
     assert estimate["high"] - estimate["low"] == pytest.approx(2 * 1.96 * math.sqrt(0.25 / 50), rel=0.08)
 
 
+def squares(num_tokens):
+    return ReadingCost(tower=1000, eq17=num_tokens**2, as_qwen2=2 * num_tokens**2)
+
+
 def test_summary_by_hand():
     questions = [
         [Question("colour", "?", "red", 6), Question("order", "?", "A", 3)],
@@ -337,7 +357,9 @@ def test_summary_by_hand():
         DEFAULT: [Reply(314, ["red", "A"]), Reply(314, ["red", "A"])],
         uniform: [Reply(313, ["red", "B"]), Reply(315, ["red", "A"])],
     }
-    results = summarise(questions, replies, 196, lambda setting, n: n**2, about={"model": "mini"})
+    results = summarise(
+        questions, replies, 196, lambda setting, reply: squares(reply.video_tokens), about={"model": "mini"}
+    )
     assert (results["clips"], results["questions"], results["chance"]) == (2, 4, 0.25)
     assert results["types"]["order"] == {"questions": 2, "chance": pytest.approx(1 / 3)}
     figures = results["settings"][uniform.name]
@@ -345,6 +367,9 @@ def test_summary_by_hand():
     assert figures["share_of_video_tokens"] == 314 / 3136
     assert figures["prefill_flops"] == (313**2 + 315**2) / 2
     assert figures["share_of_prefill_flops"] == (313**2 + 315**2) / 2 / 3136**2
+    assert figures["tower_flops"] == 1000
+    assert figures["share_of_flops"] == (1000 + (313**2 + 315**2) / 2) / (1000 + 3136**2)
+    assert figures["share_of_computed_flops"] == (1000 + 313**2 + 315**2) / (1000 + 2 * 3136**2)
     assert figures["accuracy"]["value"] == 1 / 4
     assert figures["share_of_full"]["value"] == pytest.approx(1 / 3)
     assert figures["difference_to_aot"]["value"] == -1 / 4
@@ -532,7 +557,13 @@ def invented(names):
         for name in names
     }
     made_with = {"checkpoint": "0" * 12, "device": "cpu", "torch": "2", "transformers": "5"}
-    return summarise(questions, replies, 196, lambda setting, n: n, {"model": "mini", "made with": made_with})
+    return summarise(
+        questions,
+        replies,
+        196,
+        lambda setting, reply: squares(reply.video_tokens),
+        {"model": "mini", "made with": made_with},
+    )
 
 
 @pytest.mark.parametrize(

@@ -54,13 +54,15 @@ def replace_forward(model, graphs):
     tower.forward = torch.compile(tower.forward, **graphs.options)
 
 
+NUM_LAYERS = 7
+# Each way, and how many graphs it may make.
 COMPILED = {
     "tower": (lambda model, graphs: model.model.vision_tower.compile(**graphs.options), 1),
     "wrapped tower": (wrap_tower, 1),
     "forward": (replace_forward, 1),
-    "layers": (compile_layers, 1),  # one code and one graph for all of them
-    "wrapped layers": (wrap_layers, 1),
-    "attention": (compile_attention, 1),
+    "layers": (compile_layers, NUM_LAYERS),  # or one for all of them
+    "wrapped layers": (wrap_layers, NUM_LAYERS),
+    "attention": (compile_attention, NUM_LAYERS),
 }
 
 
@@ -74,13 +76,15 @@ def test_a_compiled_tower_gives_the_same_tokens_in_one_graph(build_model, prompt
     pixels = prompt("<video>What?", "<video>Where?", seeds=(0, 1)).pixel_values_videos
     model = build_model()
     expected = compress(model, pixels)
-    compile_it, num_graphs = COMPILED[compiled]
+    compile_it, most_graphs = COMPILED[compiled]
     compile_it(model, graphs)
+    counts = []
     for _ in range(2):
         for video, other in zip(compress(model, pixels), expected):
             assert torch.equal(video.anchors.all, other.anchors.all)
             assert relative_error(video.tokens, other.tokens.double()) < 1e-5
-    assert len(graphs) == num_graphs
+        counts.append(len(graphs))
+    assert 1 <= counts[0] == counts[1] <= most_graphs
 
 
 def test_images_and_videos_share_a_compiled_tower(build_model, prompt, make_image, processor, graphs):

@@ -594,10 +594,16 @@ def test_vllm_is_told_how_many_tokens_to_keep(processor, ratio):
     assert "kept_video_tokens" not in with_offsets  # as for assistant masks, whose inputs go to `forward`
 
 
-def test_vllm_takes_videos_of_different_lengths_together_and_generate_does_not(processor):
+@pytest.mark.parametrize("ratio", [0.1, 1.0])
+def test_videos_of_different_lengths(processor, ratio):
+    """vLLM takes a list of them; for `generate` they are padded, and their lengths told."""
     ask = {"text": "<video> or <video>?", "videos": [frames(6), frames(9)], "return_tensors": "pt"}
-    inputs = processor(**ask, return_text_replacement_offsets=True)
-    assert [len(video) for video in inputs["pixel_values_videos"]] == [6, 9]
-    assert inputs["kept_video_tokens"].tolist() == [expected_count(6, 0.1), expected_count(9, 0.1)]
-    with pytest.raises(ValueError, match="The videos have 6, 9 frames, but in one call all must have the same number"):
-        processor(**ask)
+    listed = processor(**ask, retention_ratio=ratio, return_text_replacement_offsets=True)
+    assert [len(video) for video in listed["pixel_values_videos"]] == [6, 9]
+    assert listed["kept_video_tokens"].tolist() == [expected_count(6, ratio), expected_count(9, ratio)]
+    padded = processor(**ask, retention_ratio=ratio)
+    assert padded["num_video_frames"].tolist() == [6, 9]
+    for alone, video in zip(listed["pixel_values_videos"], padded["pixel_values_videos"]):
+        assert torch.equal(video[: len(alone)], alone)
+    assert padded["image_sizes_videos"].shape == (2, 9, 2)
+    assert "num_video_frames" not in processor(**{**ask, "videos": [frames(6), frames(6)]})

@@ -103,9 +103,9 @@ def conversation(kind, name):
     return [{"role": "user", "content": content}]
 
 
-def prepare(processor, **options):
+def prepare(processor, clip="clip.mp4", **options):
     return processor.apply_chat_template(
-        conversation("video", "clip.mp4"),
+        conversation("video", clip),
         tokenize=True,
         return_dict=True,
         return_tensors="pt",
@@ -146,6 +146,11 @@ inputs = prepare(processor)
 report["input_ids"] = inputs["input_ids"].tolist()
 report["answer"] = answer(model, inputs)
 report["answer at 0.2"] = answer(model, prepare(processor, retention_ratio=0.2))
+
+encoded = model.encode_video(**prepare(processor), source="clip.mp4")
+encoded.save(root / "clip.aot.safetensors")
+from_file = prepare(processor, clip="clip.aot.safetensors")
+report["encoded"] = [from_file["input_ids"].tolist(), sorted(from_file), answer(model, from_file)]
 
 old_model, info = AutoModelForImageTextToText.from_pretrained(
     old_folder, trust_remote_code=True, output_loading_info=True
@@ -305,6 +310,19 @@ def test_the_answer_is_the_saving_processes(report, here):
     assert report["answer at 0.2"] == here[0.2]["answer"]
 
 
+def test_a_video_that_was_encoded_once_answers_alike(report, here):
+    ids, names, answer = report["encoded"]
+    assert ids == here[0.1]["input_ids"]
+    assert answer == here[0.1]["answer"]
+    assert names == [
+        "attention_mask",
+        "encoded_video_lengths",
+        "encoded_video_marks",
+        "encoded_video_tokens",
+        "input_ids",
+    ]
+
+
 def test_weights_with_old_names_load_completely(report):
     assert report["old names"] == [[], True]
 
@@ -399,9 +417,8 @@ def test_what_the_classes_import_is_published_as_it_is(root):
 @pytest.mark.parametrize("name", sorted(code_files(PACKAGE) - {"__init__.py"}))
 def test_published_files_import_only_what_is_there(name):
     absolute, relative = imported(PACKAGE / name)
-    assert (
-        absolute <= sys.stdlib_module_names | {"torch", "transformers", "numpy", "av", "triton", "vllm"} | HTTP_CLIENTS
-    )
+    with_the_model = {"torch", "transformers", "safetensors", "numpy", "av", "triton", "vllm"}
+    assert absolute <= sys.stdlib_module_names | with_the_model | HTTP_CLIENTS
     for dots, module in relative:
         assert dots == 1
         assert (PACKAGE / f"{module}.py").is_file()  # `from . import name` is not followed by the Hub's loader

@@ -15,7 +15,8 @@ from numbered_clips import B_FRAMES, SHORT_GOPS, draw_frame, read_number, write_
 from PIL import Image
 from random_checkpoint import random_config, random_processor
 
-from modeling_aot_llava import AOTLlavaOnevisionConfig, AOTLlavaOnevisionProcessor, video_sources
+from modeling_aot_llava import AOTLlavaOnevisionConfig, AOTLlavaOnevisionProcessor
+from modeling_aot_llava.video_limits import VideoLimits
 from modeling_aot_llava.video_reading import read_video
 
 NUM_PICTURES = 12
@@ -116,11 +117,10 @@ def test_an_address_is_downloaded_once(path, address):
 
 
 @pytest.mark.parametrize("path", ["/clip", "/unmeasured"])
-def test_a_download_has_a_limit(path, address, monkeypatch):
+def test_a_download_has_a_limit(path, address):
     root, _ = address
-    monkeypatch.setattr(video_sources, "LARGEST_DOWNLOAD", 2**12)
     with pytest.raises(ValueError, match=f"{path} is larger than .* GiB.*download it and give the file"):
-        read_video(root + path)
+        read_video(root + path, limits=VideoLimits(max_bytes=2**12))
 
 
 @pytest.mark.parametrize(
@@ -199,8 +199,8 @@ def from_template(processor, *videos, key="video", **options):
     )
 
 
-def call(processor, videos):
-    return processor(text="<video>", videos=videos, num_frames=4, return_tensors="pt")
+def call(processor, videos, **options):
+    return processor(text="<video>", videos=videos, num_frames=4, return_tensors="pt", **options)
 
 
 WAYS = {
@@ -241,6 +241,21 @@ def test_a_video_may_be_a_list_of_paths_of_pictures(processor, pictures):
     paths = sorted(pictures.glob("frame*.png"))[:3]
     inputs = processor(text="<video>", videos=[[paths]], return_tensors="pt")
     assert inputs["pixel_values_videos"].shape[:2] == (1, 3)
+
+
+def test_the_processors_limits_hold_and_those_of_a_call(clip, tmp_path):
+    small = {"vision_config": {"image_size": 56, "patch_size": 8}, "local_window_size": 3}
+    config = random_config(AOTLlavaOnevisionConfig, **small)
+    random_processor(AOTLlavaOnevisionProcessor, config).save_pretrained(tmp_path)
+    limited = AOTLlavaOnevisionProcessor.from_pretrained(tmp_path, video_limits={"max_pixels": 160 * 96})
+    limited.save_pretrained(tmp_path)
+    limited = AOTLlavaOnevisionProcessor.from_pretrained(tmp_path)
+    for way in WAYS.values():
+        with pytest.raises(ValueError, match=r"would give 4 frames of 160 x 96, .* which is max_pixels"):
+            way(limited, str(clip))
+    assert call(limited, str(clip), video_limits={})["pixel_values_videos"].shape[:2] == (1, 4)
+    with pytest.raises(ValueError, match="video_limits has no 'max_pixel'"):
+        call(limited, str(clip), video_limits={"max_pixel": 1})
 
 
 # --- Options --------------------------------------------------------------------------------------

@@ -37,6 +37,9 @@ from mini_checkpoint.training.stages.tracking_supervision import (
 )
 from modeling_aot_llava import AOTLlavaOnevisionForConditionalGeneration, AOTLlavaOnevisionProcessor
 
+# Run by .ci/run and with `pytest -m training`: whoever uses the model does not train the mini.
+pytestmark = pytest.mark.training
+
 TINY = Recipe(
     shape=Shape(
         vision_width=16, vision_heads=2, vision_mlp=16, text_width=16, text_layers=6, text_heads=4, text_mlp=16
