@@ -151,8 +151,8 @@ class _Reader:
         if config.get("model_type") in NOT_MEASURED:
             raise PushError(
                 f"{self._location} is a {config['model_type']} checkpoint, on which AOT is experimental and its "
-                "accuracy not known, so it is not published from here: keep the folder that `save_pretrained` writes, which "
-                "loads with trust_remote_code (docs/qwen-vl.md)."
+                "accuracy not known, so it is not published from here: keep the folder that `save_pretrained` writes, "
+                "which loads with trust_remote_code (docs/qwen-vl.md)."
             )
         if config.get("model_type") not in MODEL_TYPES:
             raise PushError(
