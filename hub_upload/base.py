@@ -29,6 +29,8 @@ from .strict_json import LARGEST, read_object
 from .weights import check_index, read_headers, tensors_of
 
 MODEL_TYPES = ("llava_onevision", "aot_llava_onevision")
+# Of base models that AOT runs on, and nobody has measured it.
+NOT_MEASURED = ("qwen2_5_vl", "qwen3_vl", "aot_qwen2_5_vl", "aot_qwen3_vl")
 
 _SAVE_AGAIN = "download or save the base again."
 
@@ -146,6 +148,12 @@ class _Reader:
         is_original = llava_video_checkpoint().is_original(config)
         if is_original:
             config, processor_config = self._read_original(config)
+        if config.get("model_type") in NOT_MEASURED:
+            raise PushError(
+                f"{self._location} is a {config['model_type']} checkpoint, on which AOT is experimental and its "
+                "accuracy not known, so it is not published from here: keep the folder that `save_pretrained` writes, "
+                "which loads with trust_remote_code (docs/qwen-vl.md)."
+            )
         if config.get("model_type") not in MODEL_TYPES:
             raise PushError(
                 f"{self._location} is a {in_one_line(config.get('model_type'))} checkpoint, but AOT needs "

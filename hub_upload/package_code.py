@@ -41,8 +41,12 @@ def _siblings(source: bytes) -> set[str]:
 
 @cache
 def aot_defaults() -> dict[str, Any]:
-    """Every AOT field with its default: the annotated fields of the config class."""
-    source = (package_folder() / "configuration_aot_llava.py").read_text(encoding="utf-8")
+    """Every AOT field with its default: the annotated fields of the classes that LLaVA's config is made of."""
+    return {**_annotated_fields("aot_fields"), **_annotated_fields("configuration_aot_llava")}
+
+
+def _annotated_fields(module: str) -> dict[str, Any]:
+    source = (package_folder() / f"{module}.py").read_text(encoding="utf-8")
     config_class = next(node for node in ast.parse(source).body if isinstance(node, ast.ClassDef))
     fields = [node for node in config_class.body if isinstance(node, ast.AnnAssign)]
     return {field.target.id: ast.literal_eval(field.value) for field in fields}

@@ -1,25 +1,53 @@
-"""AOT for LLaVA-OneVision: video language models on a tenth of their video tokens (arXiv 2603.01400)."""
+"""AOT for LLaVA-OneVision: video language models on a tenth of their video tokens (arXiv 2603.01400).
+
+And, experimental, for Qwen2.5-VL and Qwen3-VL.
+"""
 
 import transformers
 
 from .configuration_aot_llava import AOTLlavaOnevisionConfig
+from .configuration_aot_qwen2_5_vl import AOTQwen2_5_VLConfig
+from .configuration_aot_qwen3_vl import AOTQwen3VLConfig
 from .modeling_aot_llava import AOTLlavaOnevisionForConditionalGeneration, AOTLlavaOnevisionModel
+from .modeling_aot_qwen2_5_vl import AOTQwen2_5_VLForConditionalGeneration, AOTQwen2_5_VLModel
+from .modeling_aot_qwen3_vl import AOTQwen3VLForConditionalGeneration, AOTQwen3VLModel
 from .processing_aot_llava import AOTLlavaOnevisionProcessor
+from .processing_aot_qwen2_5_vl import AOTQwen2_5_VLProcessor
+from .processing_aot_qwen3_vl import AOTQwen3VLProcessor
 
 # Where the package is installed, the Auto classes know it, and nothing asks for `trust_remote_code`.
-transformers.AutoConfig.register(AOTLlavaOnevisionConfig.model_type, AOTLlavaOnevisionConfig, exist_ok=True)
-transformers.AutoModel.register(AOTLlavaOnevisionConfig, AOTLlavaOnevisionModel, exist_ok=True)
-transformers.AutoModelForImageTextToText.register(
-    AOTLlavaOnevisionConfig, AOTLlavaOnevisionForConditionalGeneration, exist_ok=True
-)
-transformers.AutoModelForMultimodalLM.register(
-    AOTLlavaOnevisionConfig, AOTLlavaOnevisionForConditionalGeneration, exist_ok=True
-)
-transformers.AutoProcessor.register(AOTLlavaOnevisionConfig, AOTLlavaOnevisionProcessor, exist_ok=True)
+for _config, _model, _generating, _processor in (
+    (
+        AOTLlavaOnevisionConfig,
+        AOTLlavaOnevisionModel,
+        AOTLlavaOnevisionForConditionalGeneration,
+        AOTLlavaOnevisionProcessor,
+    ),
+    (
+        AOTQwen2_5_VLConfig,
+        AOTQwen2_5_VLModel,
+        AOTQwen2_5_VLForConditionalGeneration,
+        AOTQwen2_5_VLProcessor,
+    ),
+    (AOTQwen3VLConfig, AOTQwen3VLModel, AOTQwen3VLForConditionalGeneration, AOTQwen3VLProcessor),
+):
+    transformers.AutoConfig.register(_config.model_type, _config, exist_ok=True)
+    transformers.AutoModel.register(_config, _model, exist_ok=True)
+    transformers.AutoModelForImageTextToText.register(_config, _generating, exist_ok=True)
+    transformers.AutoModelForMultimodalLM.register(_config, _generating, exist_ok=True)
+    transformers.AutoProcessor.register(_config, _processor, exist_ok=True)
 
 __all__ = [
     "AOTLlavaOnevisionConfig",
     "AOTLlavaOnevisionForConditionalGeneration",
     "AOTLlavaOnevisionModel",
     "AOTLlavaOnevisionProcessor",
+    "AOTQwen2_5_VLConfig",
+    "AOTQwen2_5_VLForConditionalGeneration",
+    "AOTQwen2_5_VLModel",
+    "AOTQwen2_5_VLProcessor",
+    "AOTQwen3VLConfig",
+    "AOTQwen3VLForConditionalGeneration",
+    "AOTQwen3VLModel",
+    "AOTQwen3VLProcessor",
 ]

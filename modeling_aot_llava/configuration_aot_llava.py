@@ -1,20 +1,22 @@
 """The hyperparameters of AOT (arXiv 2603.01400) as flat fields of a LLaVA-OneVision config."""
 
-import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import LlavaOnevisionConfig
 
-from .error_texts import show
+from .aot_fields import AOTFields, aot_fields_of, is_integer_within, require, require_choice
 from .llava_video_checkpoint import config_of_original, is_original
-from .plain_numbers import is_integer, is_number, plain
+from .plain_numbers import is_number
 from .required_transformers import check_transformers
 from .token_budget import FrameGrid, anchors_of_ratio, newline_places, pooled_grid_size
+
+if TYPE_CHECKING:  # transformers too old for this code copies the modules named in this file alone; it shall say so
+    from .error_texts import show as show
 
 check_transformers()
 
 
-class AOTLlavaOnevisionConfig(LlavaOnevisionConfig):
+class AOTLlavaOnevisionConfig(AOTFields, LlavaOnevisionConfig):
     r"""
     Configuration of [`AOTLlavaOnevisionForConditionalGeneration`]: a [`LlavaOnevisionConfig`] with the
     hyperparameters of AOT. The defaults are the paper's operating point on LLaVA-OneVision at 10 % of the video
@@ -103,35 +105,9 @@ class AOTLlavaOnevisionConfig(LlavaOnevisionConfig):
 
     model_type = "aot_llava_onevision"
 
-    recipe: str = "paper"
-    retention_ratio: float = 0.1
-    num_anchors: int | None = None
-    local_anchor_ratio: float = 0.5
-    local_window_size: int = 9
-    local_attention_layer: int = 5
-    global_attention_layer: int = -2
-    anchor_selection: str = "attention"
-    anchor_seed: int = 0
-    sinkhorn_epsilon: float = 0.1
-    sinkhorn_iterations: int = 100
-    sinkhorn_tolerance: float = 0.01
-    intra_frame_weight: float = 1.0
-    inter_frame_weight: float = 1.0
-    intra_frame_aggregation: str = "transport"
-    inter_frame_aggregation: str = "transport"
-    num_clips: int = 8
-    clip_segmentation: str = "uniform"
-    dynamic_similarity_threshold: float = 0.8
-    temporal_threshold: float | None = None
-    keep_ratio: float | None = None
-    frames_at_once: int = 32
     mm_spatial_pool_mode: str = "bilinear"
     mm_newline_position: str = "one_token"
     aot_newline_position: str | None = None
-
-    def __post_init__(self, **kwargs):
-        super().__post_init__(**kwargs)
-        self.validate()
 
     @classmethod
     def get_config_dict(cls, pretrained_model_name_or_path, **kwargs):
@@ -148,17 +124,16 @@ class AOTLlavaOnevisionConfig(LlavaOnevisionConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs):
-        """Like the parent's, but AOT fields given as keywords take part in the first validation.
+        """Like the parent's; see there.
 
         A number of anchors that is just that of the file's ratio, as earlier versions wrote it, is read as not set: it
         belongs to that ratio, and not to one that is given here or later.
         """
-        overrides = {name: kwargs.pop(name) for name in AOT_FIELDS if name in kwargs}
-        loaded = super().from_dict({**config_dict, **overrides}, **kwargs)
+        loaded = super().from_dict(config_dict, **kwargs)
         config = loaded[0] if isinstance(loaded, tuple) else loaded  # with `return_unused_kwargs=True`
         ratio_of_file = config_dict.get("retention_ratio", cls.retention_ratio)
         if (
-            "num_anchors" not in overrides
+            "num_anchors" not in kwargs
             and config.num_anchors is not None
             and is_number(ratio_of_file)
             and config.num_anchors == anchors_of_ratio(config.frame_grid, ratio_of_file)
@@ -192,80 +167,34 @@ class AOTLlavaOnevisionConfig(LlavaOnevisionConfig):
         return len(newline_places(num_frames, self.pooled_grid_size, position))
 
     @property
-    def has_fixed_token_count(self) -> bool:
-        """Whether the number of video tokens depends on the number of frames alone, not on the video."""
-        return self.recipe == "paper" and self.temporal_threshold is None
+    def num_vision_layers(self) -> int:
+        return self.vision_config.num_hidden_layers
 
-    def to_dict(self) -> dict[str, Any]:
-        """Like the parent's, with NumPy's numbers as Python's, which can be saved."""
-        values = super().to_dict()
-        return {name: plain(value) if name in AOT_FIELDS else value for name, value in values.items()}
-
-    def validate(self) -> None:
-        super().validate()
-        self.validate_aot()
-
-    def validate_aot(self) -> None:
-        """Checks every AOT field, alone and against the others. Raises `ValueError`."""
-        for name, choices in _CHOICES.items():
-            value = getattr(self, name)
-            _require(
-                isinstance(value, str) and value in choices,
-                name,
-                value,
-                "one of " + ", ".join(f'"{choice}"' for choice in choices),
-            )
-        for name, (low, high, allowed) in _RANGES.items():
-            _require(_is_number_within(getattr(self, name), low, high), name, getattr(self, name), allowed)
-        for name, low in _INTEGERS_FROM.items():
-            _require(_is_integer_within(getattr(self, name), low), name, getattr(self, name), f"an integer from {low}")
-        self._validate_against_vision_tower()
-        self._validate_token_selection()
+    def validate_host(self) -> None:
+        require_choice("mm_spatial_pool_mode", self.mm_spatial_pool_mode, ("bilinear", "average"))
+        require_choice("mm_newline_position", self.mm_newline_position, _NEWLINES)
+        self._validate_against_patch_grid()
         self._validate_newlines()
 
-    def _validate_against_vision_tower(self) -> None:
-        grid, num_layers = self.patch_grid_size, self.vision_config.num_hidden_layers
-        _require(
+    def _validate_against_patch_grid(self) -> None:
+        grid = self.patch_grid_size
+        require(
             self.pooled_grid_size > 0,
             "mm_spatial_pool_mode",
             self.mm_spatial_pool_mode,
             f'"bilinear": the vision tower\'s patch grid is {grid} x {grid}',
         )
-        _require(
-            _is_integer_within(self.local_window_size, 1, grid),
+        require(
+            is_integer_within(self.local_window_size, 1, grid),
             "local_window_size",
             self.local_window_size,
             f"an integer from 1 to {grid}, the side of the vision tower's patch grid",
         )
-        _require(
-            self.num_anchors is None or _is_integer_within(self.num_anchors, 1, grid * grid),
+        require(
+            self.num_anchors is None or is_integer_within(self.num_anchors, 1, grid * grid),
             "num_anchors",
             self.num_anchors,
             f"None or an integer from 1 to {grid * grid}, the patches of a frame",
-        )
-        for name in ("local_attention_layer", "global_attention_layer"):
-            _require(
-                _is_integer_within(getattr(self, name), -num_layers, num_layers - 1),
-                name,
-                getattr(self, name),
-                f"an integer from {-num_layers} to {num_layers - 1}: the vision tower has {num_layers} layers",
-            )
-
-    def _validate_token_selection(self) -> None:
-        for name, recipe in (("keep_ratio", "released"), ("temporal_threshold", "paper")):
-            value = getattr(self, name)
-            _require(value is None or _is_number_within(value, 0, 1), name, value, "None or a number from 0 to 1")
-            _require(
-                value is None or self.recipe == recipe,
-                name,
-                value,
-                f'None with recipe="{self.recipe}": it belongs to recipe="{recipe}"',
-            )
-        _require(
-            self.clip_segmentation != "none" or self.recipe == "released",
-            "clip_segmentation",
-            self.clip_segmentation,
-            '"uniform" or "dynamic" with recipe="paper": without clips there is no transport along time',
         )
 
     def _validate_newlines(self) -> None:
@@ -273,7 +202,7 @@ class AOTLlavaOnevisionConfig(LlavaOnevisionConfig):
         if position is not None:
             # As many or more could not be told from the uncompressed prompt.
             fewer = _NEWLINES[: _NEWLINES.index(self.mm_newline_position)]
-            _require(
+            require(
                 position in fewer,
                 "aot_newline_position",
                 position,
@@ -281,7 +210,7 @@ class AOTLlavaOnevisionConfig(LlavaOnevisionConfig):
                 + f': fewer newline tokens than mm_newline_position="{self.mm_newline_position}" gives',
             )
         if self.recipe == "released" and self.clip_segmentation != "none":
-            _require(
+            require(
                 self.compressed_newline_position in ("one_token", "no_token"),
                 "clip_segmentation",
                 self.clip_segmentation,
@@ -291,44 +220,10 @@ class AOTLlavaOnevisionConfig(LlavaOnevisionConfig):
             )
 
 
-AOT_FIELDS = tuple(AOTLlavaOnevisionConfig.__annotations__)
+AOT_FIELDS = aot_fields_of(AOTLlavaOnevisionConfig)
 
 # Fewest first.
 _NEWLINES = ("no_token", "one_token", "frame", "grid")
-_CHOICES = {
-    "recipe": ("paper", "released"),
-    "anchor_selection": ("attention", "random"),
-    "intra_frame_aggregation": ("transport", "cosine", "none"),
-    "inter_frame_aggregation": ("transport", "cosine", "none"),
-    "clip_segmentation": ("uniform", "dynamic", "none"),
-    "mm_spatial_pool_mode": ("bilinear", "average"),
-    "mm_newline_position": _NEWLINES,
-}
-_SMALLEST_POSITIVE = math.ulp(0.0)
-_RANGES = {
-    "retention_ratio": (_SMALLEST_POSITIVE, math.inf, "a number above 0 (1 or more switches AOT off)"),
-    "local_anchor_ratio": (0, 1, "a number from 0 to 1"),
-    "sinkhorn_epsilon": (_SMALLEST_POSITIVE, math.inf, "a number above 0"),
-    "sinkhorn_tolerance": (0, math.inf, "a number from 0"),
-    "intra_frame_weight": (0, math.inf, "a number from 0"),
-    "inter_frame_weight": (0, math.inf, "a number from 0"),
-    "dynamic_similarity_threshold": (-1, 1, "a number from -1 to 1, a cosine similarity"),
-}
-_INTEGERS_FROM = {"sinkhorn_iterations": 1, "num_clips": 1, "anchor_seed": 0, "frames_at_once": 1}
-
-
-def _require(condition: bool, field: str, value: Any, allowed: str) -> None:
-    if not condition:
-        raise ValueError(f"`{field}` is {show(value)}, but it must be {allowed}.")
-
-
-def _is_number_within(value: Any, low: float, high: float) -> bool:
-    return is_number(value) and math.isfinite(value) and low <= value <= high
-
-
-def _is_integer_within(value: Any, low: int, high: float = math.inf) -> bool:
-    return is_integer(value) and low <= value <= high
-
 
 AOTLlavaOnevisionConfig.register_for_auto_class()
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import (
     GenerationConfig,
+    LlavaOnevisionConfig,
     LlavaOnevisionForConditionalGeneration,
     LlavaOnevisionModel,
     LlavaOnevisionPreTrainedModel,
@@ -24,7 +25,7 @@ from transformers.utils.generic import can_return_tuple
 from .auto_map import AUTO_MAP_OF_CONFIG
 from .call_videos import NAMES as NAMES_OF_CALL_VIDEOS
 from .call_videos import CallVideos
-from .checkpoint_keys import register_key_renamings
+from .checkpoint_keys import take_over_key_renamings
 from .configuration_aot_llava import AOT_FIELDS, AOTLlavaOnevisionConfig
 from .conversation_cache import count_cached_columns, find_caches, mark_as_fitted
 from .encoded_video import EncodedVideo
@@ -32,6 +33,7 @@ from .encoding_once import encode_once
 from .generation_options import GenerationOptions, check_chunked_prefill
 from .kept_video_tokens import check_one_count_a_video, keeps_all_tokens, warn_of_other_anchors, warn_of_other_ratio
 from .kernel_warm_up import EXPECTED_FRAMES, warm_up_kernels
+from .llava_video_checkpoint import KEY_RENAMINGS
 from .prompt import Prompt
 from .prompt_fitting import as_one_tensor, check_no_video_is_missing, encode_images, encode_videos
 from .served_vision_tower import ServedVisionTower
@@ -416,7 +418,8 @@ class AOTLlavaOnevisionForConditionalGeneration(LlavaOnevisionForConditionalGene
         return replace(output, sequences=written.instead_of(prompt, output.sequences))
 
 
-register_key_renamings(AOTLlavaOnevisionConfig, AOTLlavaOnevisionModel)
+take_over_key_renamings(LlavaOnevisionConfig.model_type, AOTLlavaOnevisionConfig.model_type, KEY_RENAMINGS)
+take_over_key_renamings(LlavaOnevisionModel.__name__, AOTLlavaOnevisionModel.__name__)
 
 AOTLlavaOnevisionModel.register_for_auto_class("AutoModel")
 AOTLlavaOnevisionForConditionalGeneration.register_for_auto_class("AutoModelForImageTextToText")

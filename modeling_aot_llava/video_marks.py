@@ -10,14 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .configuration_aot_llava import AOT_FIELDS
+from .aot_fields import COMMON_FIELDS
 from .plain_numbers import is_number
 from .weights_fingerprint import fingerprint
 
 # All that decides what the tokens are, besides the weights and the ratio; how many frames go through the tower at a
 # time does not.
 CONFIG_FIELDS = (
-    *(name for name in AOT_FIELDS if name not in ("retention_ratio", "frames_at_once")),
+    *(name for name in COMMON_FIELDS if name not in ("retention_ratio", "frames_at_once")),
+    "mm_spatial_pool_mode",
+    "mm_newline_position",
+    "aot_newline_position",
     "vision_feature_layer",
     "vision_feature_select_strategy",
 )

@@ -1,0 +1,55 @@
+"""A Qwen3-VL processor that writes as many video placeholders as AOT keeps tokens. Experimental."""
+
+from typing import TYPE_CHECKING
+
+from transformers import Qwen3VLProcessor
+from transformers.processing_utils import ProcessingKwargs
+
+from .qwen_vl_placeholders import AOTQwenVLProcessor, AOTQwenVLVideosKwargs
+from .required_transformers import check_transformers
+
+if TYPE_CHECKING:  # transformers too old for this code copies the modules named in this file alone; it shall say so
+    from .error_texts import show as show
+    from .keyword_check import check_keywords as check_keywords
+    from .plain_numbers import plain as plain
+    from .token_budget import TokenBudget as TokenBudget
+
+check_transformers()
+
+
+class AOTQwen3VLProcessorKwargs(ProcessingKwargs, total=False):
+    # transformers until 5.23 keeps the parent's defaults here.
+    _defaults = getattr(Qwen3VLProcessor.valid_processor_kwargs, "_defaults", {})
+
+    videos_kwargs: AOTQwenVLVideosKwargs
+
+
+class AOTQwen3VLProcessor(AOTQwenVLProcessor, Qwen3VLProcessor):
+    r"""
+    The processor of [`AOTQwen3VLForConditionalGeneration`]. Experimental.
+
+    Changes to the parent class:
+    - each frame of a video gets as many placeholders as it keeps tokens under `retention_ratio`, between the marks and
+      behind the time that the parent writes; a frame may keep none. Times and marks are not counted by the ratio.
+    - `kept_video_tokens`, (videos,), is returned where the call names a ratio or a video keeps all its tokens. It
+      tells AOT's model that this count was asked for: a full prompt without it is taken for the stock processor's, and
+      cut down to the model's own ratio.
+    - the video processor's `cap_pixels_per_frame` is `False` where nobody set it: releases announce another default.
+
+    Args:
+        image_processor, tokenizer, video_processor, chat_template: as in the parent class.
+        retention_ratio (`float`, *optional*, defaults to 0.1):
+            Share of the video tokens to keep, 1 or more for all; also a keyword of each call.
+        num_clips (`int`, *optional*, defaults to 8):
+            `num_clips` of the model's config.
+        num_anchors (`int`, *optional*):
+            `num_anchors` of the model's config, on which it depends how many tokens each frame keeps.
+    """
+
+    valid_processor_kwargs = AOTQwen3VLProcessorKwargs
+    has_span_a_frame = True
+
+
+AOTQwen3VLProcessor.register_for_auto_class("AutoProcessor")
+
+__all__ = ["AOTQwen3VLProcessor"]

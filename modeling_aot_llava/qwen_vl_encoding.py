@@ -1,0 +1,123 @@
+"""From the pixels of a Qwen-VL video to its compressed tokens: vision tower, merger and AOT, some frames at a time.
+
+Anchors are chosen among the tokens that the merger makes, since the tower and the language model share no space before
+it. The features of Qwen3-VL's DeepStack ride along beside each token: they are folded with the same weights, but say
+nothing of how alike tokens are.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .rotary_attention_capture import capture_rotary_attention
+from .spatiotemporal_pruning import FrameTokens, compress_along_time, compress_frames
+from .token_budget import plan_token_budget
+
+
+@dataclass(frozen=True)
+class KeptVideo:
+    """What is left of a video of F frames with P tokens each.
+
+    Attributes:
+        tokens: (B, D).
+        deepstack: for each layer of DeepStack (B, D); none where the model has no DeepStack.
+        is_kept: (F, P) bool: the places of the tokens, in their order.
+    """
+
+    tokens: Tensor
+    deepstack: tuple[Tensor, ...]
+    is_kept: Tensor
+
+
+@dataclass(frozen=True)
+class _Frames:
+    """Of some frames: tokens with DeepStack's channels, (F, P, D (1 + layers)); two scores, (F, P); and one feature a
+    frame, (F, Dv)."""
+
+    channels: Tensor
+    local_attention: Tensor
+    global_attention: Tensor
+    frame_features: Tensor
+
+
+def encode_video(model, pixels: Tensor, grid_thw: tuple[int, int, int], num_video_tokens: int | None) -> KeptVideo:
+    """Encodes and compresses one video, at most `config.frames_at_once` frames at a time.
+
+    Args:
+        model: an AOT model of the Qwen-VL family, without the language-model head.
+        pixels: (patches, values of a patch), the video's rows of `pixel_values_videos`.
+        grid_thw: frames, and a frame's height and width in patches.
+        num_video_tokens: B; None where `config.retention_ratio` decides.
+
+    Raises:
+        ValueError: if there is no plan for these numbers.
+        RuntimeError: if the vision tower is compiled.
+    """
+    config, num_frames = model.config, grid_thw[0]
+    grid = config.grid_of(grid_thw)
+    if config.num_anchors is not None and config.num_anchors > grid.num_patches:
+        raise ValueError(
+            f"`num_anchors` is {config.num_anchors}, but a frame of this video has only {grid.num_patches} tokens: "
+            "lower it, or set `model.config.num_anchors = None` for a share of each video's tokens."
+        )
+    budget = plan_token_budget(config, num_frames, num_video_tokens, grid)
+    patches_of_frame = grid_thw[1] * grid_thw[2]
+    parts, features = [], []
+    for first in range(0, num_frames, config.frames_at_once):
+        last = min(first + config.frames_at_once, num_frames)
+        part = pixels[first * patches_of_frame : last * patches_of_frame]
+        frames = _encode_frames(model, part, (last - first, *grid_thw[1:]))
+        features.append(frames.frame_features)
+        parts.append(
+            compress_frames(
+                frames.channels,
+                frames.local_attention,
+                frames.global_attention,
+                budget,
+                config,
+                first_frame=first,
+                num_compared=model.config.text_config.hidden_size,
+            )
+        )
+    video = compress_along_time(FrameTokens.join(parts), budget, config, torch.cat(features))
+    is_kept = torch.zeros(num_frames * grid.num_pooled, dtype=torch.bool, device=video.tokens.device)
+    is_kept[video.places] = True
+    tokens, *deepstack = video.tokens.split(model.config.text_config.hidden_size, dim=-1)
+    return KeptVideo(tokens, tuple(deepstack), is_kept.view(num_frames, -1))
+
+
+def encode_whole_video(model, pixels: Tensor, grid_thw: tuple[int, int, int]) -> KeptVideo:
+    """The same, with all tokens, as the stock model has them."""
+    outputs = model.run_vision_tower(pixels, grid_thw)
+    shape = (grid_thw[0], model.config.grid_of(grid_thw).num_pooled)
+    is_kept = torch.ones(shape, dtype=torch.bool, device=outputs.pooler_output.device)
+    return KeptVideo(outputs.pooler_output, tuple(_deepstack_of(outputs)), is_kept)
+
+
+def _encode_frames(model, pixels: Tensor, grid_thw: tuple[int, int, int]) -> _Frames:
+    watched = (model.config.local_attention_layer, model.config.global_attention_layer)
+    with capture_rotary_attention(model.visual, watched) as received:
+        outputs = model.run_vision_tower(pixels, grid_thw)
+    if received.keys() != set(watched):
+        raise RuntimeError(
+            "The vision tower is compiled, so its attention, by which AOT ranks tokens, cannot be read: compile the "
+            "language model alone (`model.model.language_model.compile()`)."
+        )
+    num_frames, patches_of_token = grid_thw[0], model.config.vision_config.spatial_merge_size**2
+    order = model.raster_order(grid_thw)
+    scores = {}
+    for layer, of_patches in received.items():
+        of_tokens = of_patches.view(-1, patches_of_token).mean(-1)
+        scores[layer] = (of_tokens if order is None else of_tokens[order.to(of_tokens.device)]).view(num_frames, -1)
+    return _Frames(
+        channels=torch.cat([outputs.pooler_output, *_deepstack_of(outputs)], dim=-1).unflatten(0, (num_frames, -1)),
+        local_attention=scores[watched[0]],
+        global_attention=scores[watched[1]],
+        frame_features=outputs.last_hidden_state.unflatten(0, (num_frames, -1)).mean(1),
+    )
+
+
+def _deepstack_of(outputs: Any) -> list[Tensor]:
+    return list(getattr(outputs, "deepstack_features", None) or [])

@@ -1,0 +1,135 @@
+"""What the processors of the Qwen-VL family share: as many video placeholders as AOT keeps tokens.
+
+Frames, sizes, times and the marks around each frame stay the stock processor's: in the text that it writes for a
+video, each run of placeholders gets its new length.
+"""
+
+import inspect
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from transformers.processing_utils import VideosKwargs
+from transformers.video_utils import VideoInput
+
+from .keyword_check import check_keywords, keywords_of_call
+from .plain_numbers import plain
+from .token_budget import (
+    FrameGrid,
+    TokenBudget,
+    check_num_clips,
+    check_retention_ratio,
+    count_video_tokens,
+    plan_token_budget,
+)
+
+# The settings that are this processor's own, and none of its tokenizer's or its video processor's.
+SETTINGS = ("retention_ratio", "num_clips", "num_anchors")
+# How many tokens of each video to keep: an argument of the model's `forward` and `generate`. It tells that a full
+# count was asked for; without it, a full prompt is the stock processor's.
+KEPT_VIDEO_TOKENS = "kept_video_tokens"
+
+
+class AOTQwenVLVideosKwargs(VideosKwargs, total=False):
+    """
+    retention_ratio (`float`, *optional*):
+        Share of the video tokens to keep in this call, instead of the processor's; 1 or more keeps all.
+    """
+
+    retention_ratio: Any
+
+
+@dataclass(frozen=True)
+class PlanSettings:
+    """What the plan of a video's tokens reads of a config, as the processor knows it."""
+
+    retention_ratio: float
+    num_clips: int
+    num_anchors: int | None
+    recipe: str = "paper"
+    clip_segmentation: str = "uniform"
+
+    def validate_aot(self) -> None:
+        """Raises `ValueError` where a setting is out of range."""
+        check_retention_ratio(self.retention_ratio)
+        check_num_clips(self.num_clips)
+
+
+class AOTQwenVLProcessor:
+    """The part of a processor that the family shares; a subclass is a stock processor as well.
+
+    Attributes:
+        has_span_a_frame: whether the text of a video has a run of placeholders for each frame.
+    """
+
+    has_span_a_frame: bool
+
+    def __init__(
+        self,
+        image_processor=None,
+        tokenizer=None,
+        video_processor=None,
+        chat_template=None,
+        retention_ratio=0.1,
+        num_clips=8,
+        num_anchors=None,
+        **kwargs,
+    ):
+        self.retention_ratio = retention_ratio
+        self.num_clips = num_clips
+        self.num_anchors = num_anchors
+        super().__init__(image_processor, tokenizer, video_processor, chat_template=chat_template, **kwargs)
+        if getattr(self.video_processor, "cap_pixels_per_frame", False) is None:
+            # Releases announce another default, with which the same video would have another number of tokens.
+            self.video_processor.cap_pixels_per_frame = False
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args, **kwargs):
+        """Like the parent's, but the settings of this class reach this class alone.
+
+        Raises:
+            TypeError: if a keyword is unknown and much like a setting of this class.
+        """
+        check_keywords(kwargs, {*inspect.signature(cls).parameters, *keywords_of_call(cls)}, SETTINGS)
+        settings = {name: kwargs.pop(name) for name in SETTINGS if name in kwargs}
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        processor = loaded[0] if isinstance(loaded, tuple) else loaded  # with `return_unused_kwargs=True`
+        for name, value in settings.items():
+            setattr(processor, name, value)
+        return loaded
+
+    def to_dict(self) -> dict[str, Any]:
+        """Like the parent's, with NumPy's numbers as Python's, which can be saved."""
+        values = super().to_dict()
+        return {**values, **{name: plain(values[name]) for name in SETTINGS}}
+
+    def __call__(self, images=None, text=None, videos=None, **kwargs):
+        check_keywords(kwargs, keywords_of_call(self), ("retention_ratio",))
+        return super().__call__(images=images, text=text, videos=videos, **kwargs)
+
+    def _process_videos(self, videos: VideoInput, retention_ratio: float | None = None, **kwargs):
+        ratio = self.retention_ratio if retention_ratio is None else retention_ratio
+        check_retention_ratio(ratio)  # before any video is read
+        processed, texts = super()._process_videos(videos, **kwargs)
+        budgets = [self._plan([int(size) for size in grid], ratio) for grid in processed["video_grid_thw"]]
+        texts = [self._shortened(text, budget) for text, budget in zip(texts, budgets)]
+        keeps_all = any(
+            budget.num_video_tokens == len(budget.kept_per_frame) * budget.grid.num_pooled for budget in budgets
+        )
+        if retention_ratio is not None or keeps_all:
+            processed[KEPT_VIDEO_TOKENS] = [budget.num_video_tokens for budget in budgets]
+        return processed, texts
+
+    def _plan(self, grid_thw: Sequence[int], retention_ratio: float) -> TokenBudget:
+        merge = self.video_processor.merge_size
+        grid = FrameGrid((grid_thw[1] // merge, grid_thw[2] // merge), "none")
+        count = count_video_tokens(grid_thw[0], retention_ratio, grid.num_pooled, self.num_clips)
+        settings = PlanSettings(self.retention_ratio, self.num_clips, self.num_anchors)
+        return plan_token_budget(settings, grid_thw[0], count, grid)
+
+    def _shortened(self, text: str, budget: TokenBudget) -> str:
+        """A video's text with as many placeholders in each run as there are tokens."""
+        lengths = iter(budget.kept_per_frame if self.has_span_a_frame else [budget.num_video_tokens])
+        return re.sub(f"(?:{re.escape(self.video_token)})+", lambda _: self.video_token * next(lengths), text)
