@@ -1,19 +1,10 @@
 """The program `python -m benchmarks.on_a_gpu`."""
 
-import argparse
 import sys
-from pathlib import Path
 
-from benchmarks.options import OneLineParser, count, device, folder
+from .options import parse_options
 
 PROGRAM = "python -m benchmarks.on_a_gpu"
-DESCRIPTION = """\
-What needs a card, in one run of some minutes that downloads nothing: the
-kernels against their formulas, stock model and AOT to the first token (eager,
-compiled, as CUDA graphs), reading a video, and requests a second where vLLM
-is installed. Each section stands in on-a-gpu.json as soon as it is done, with
-card, date and versions. On a CPU everything runs in tiny shapes, and says
-nothing of time."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -22,7 +13,7 @@ def main(arguments: list[str] | None = None) -> int:
     Raises:
         OSError: if the results cannot be written.
     """
-    options = _parse_options(arguments)
+    options = parse_options(arguments, PROGRAM)
     options.output.mkdir(parents=True, exist_ok=True)
 
     # Only now: torch takes seconds to import, and a typing error should be answered at once.
@@ -52,23 +43,6 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{name:>12}  {section['seconds']:5.0f} s  {section['says']}")
     print(f"\nWritten: {results}")
     return sum("error" in section for section in report["sections"].values())
-
-
-def _parse_options(arguments: list[str] | None) -> argparse.Namespace:
-    parser = OneLineParser(prog=PROGRAM, description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    add("--shape", choices=("tiny", "0.5b", "7b"), help="layer sizes (default: 7b; on a CPU tiny)")
-    add("--minutes", type=count, default=8, metavar="N", help="after which no further section begins (default: 8)")
-    add("--repeats", type=count, default=3, metavar="N", help="measured rounds (default: 3)")
-    add("--device", type=device, metavar="DEVICE", help="cpu, cuda or cuda:N (default: cuda where there is one)")
-    add(
-        "--output",
-        type=folder,
-        default=Path("benchmark-results/on-a-gpu"),
-        metavar="FOLDER",
-        help="folder of the results (default: benchmark-results/on-a-gpu)",
-    )
-    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

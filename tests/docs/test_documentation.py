@@ -54,6 +54,8 @@ PYTHON_NOT_RUN = {
 # Commands that take minutes or hours: their options are read, the rest is tested in tests/benchmarks.
 LONG = {
     "python -m benchmarks": "benchmarks.options",
+    "python -m benchmarks.first_token": "benchmarks.first_token.options",
+    "python -m benchmarks.on_a_gpu": "benchmarks.on_a_gpu.options",
     "python -m mini_checkpoint.accuracy": "mini_checkpoint.accuracy.options",
     "python -m mini_checkpoint.training": "mini_checkpoint.training.options",
 }
