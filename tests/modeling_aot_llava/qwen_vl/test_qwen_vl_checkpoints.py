@@ -14,6 +14,7 @@ from qwen_vl_hosts import inputs_of, video_of
 from safetensors.torch import load_file, save_file
 
 import modeling_aot_llava
+from modeling_aot_llava.aot_fields import aot_fields_of
 
 PACKAGE = Path(modeling_aot_llava.__file__).parent
 VIDEO = [video_of(6, 2, 3, seed=1)]
@@ -57,7 +58,7 @@ def test_a_stock_checkpoint_loads_whole(pair, stock_folder):
     assert same_weights(model, pair.stock)
     assert isinstance(model.config, type(pair.ours.config))
     assert model.config.retention_ratio == 0.1
-    assert same_weights(load_whole(type(pair.ours.model), stock_folder), pair.stock.model)
+    assert same_weights(type(pair.ours.model).from_pretrained(stock_folder), pair.stock.model)
 
 
 def test_a_checkpoint_with_the_published_names_loads_whole(pair, stock_folder, tmp_path):
@@ -95,7 +96,8 @@ def test_the_auto_classes_know_what_was_saved_and_so_does_the_stock_class(pair, 
     model = load_whole(transformers.AutoModelForImageTextToText, own_folder)
     assert type(model) is type(pair.ours)
     assert same_weights(model, pair.ours)
-    assert model.config.to_dict() == pair.ours.config.to_dict()
+    names = aot_fields_of(type(model.config))
+    assert all(getattr(model.config, name) == getattr(pair.ours.config, name) for name in names)
     processor = transformers.AutoProcessor.from_pretrained(own_folder)
     assert type(processor) is type(pair.processor)
     assert processor.retention_ratio == 0.25
