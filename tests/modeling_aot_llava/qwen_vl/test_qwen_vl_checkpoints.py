@@ -106,10 +106,10 @@ def test_the_auto_classes_know_what_was_saved_and_so_does_the_stock_class(pair, 
 
 
 def test_the_pixel_cap_is_pinned(pair, own_folder):
-    pinned = getattr(pair.processor.video_processor, "cap_pixels_per_frame", None)
-    assert pinned is (False if pair.host.name == "Qwen3VL" else None)
-    loaded = type(pair.processor).from_pretrained(own_folder)
-    assert getattr(loaded.video_processor, "cap_pixels_per_frame", None) is pinned
+    assert pair.stock_processor.video_processor.cap_pixels_per_frame is None
+    assert pair.processor.video_processor.cap_pixels_per_frame is False
+    config = json.loads((own_folder / "processor_config.json").read_text())
+    assert config["video_processor"]["cap_pixels_per_frame"] is False
 
 
 def closure_of(entries):
