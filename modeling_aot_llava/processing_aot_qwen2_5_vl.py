@@ -33,6 +33,7 @@ class AOTQwen2_5_VLProcessor(AOTQwenVLProcessor, Qwen2_5_VLProcessor):
     - `kept_video_tokens`, (videos,), is returned where the call names a ratio or a video keeps all its tokens. It
       tells AOT's model that this count was asked for: a full prompt without it is taken for the stock processor's, and
       cut down to the model's own ratio.
+    - the video processor's `cap_pixels_per_frame` is `False` where nobody set it: releases announce another default.
 
     Args:
         image_processor, tokenizer, video_processor, chat_template: as in the parent class.

@@ -96,8 +96,7 @@ class AOTQwenVLForConditionalGeneration:
                 _reference(type(self)),
             ),
         }
-        # With today's names of the weights, which the stock class loads as well.
-        super().save_pretrained(*args, **{"save_original_format": False, **kwargs})
+        super().save_pretrained(*args, **kwargs)
 
     def adjust_generation_fn(self, *args, **kwargs):
         # `from_pretrained(..., retention_ratio=0.2)` changes the config, not the generation config too.

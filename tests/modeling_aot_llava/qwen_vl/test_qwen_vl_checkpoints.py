@@ -11,15 +11,13 @@ import pytest
 import torch
 import transformers
 from qwen_vl_hosts import inputs_of, video_of
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 import modeling_aot_llava
+from modeling_aot_llava.aot_fields import aot_fields_of
 
 PACKAGE = Path(modeling_aot_llava.__file__).parent
 VIDEO = [video_of(6, 2, 3, seed=1)]
-
-# As the published checkpoints of Qwen2.5-VL are named, and Qwen2-VL's before them.
-PUBLISHED_NAMES = {"model.language_model.": "model.", "model.visual.": "visual."}
 
 
 @pytest.fixture(scope="module")
@@ -52,37 +50,25 @@ def same_weights(model, other):
     )
 
 
-def test_a_stock_checkpoint_loads_whole(pair, stock_folder):
-    model = load_whole(type(pair.ours), stock_folder)
+@pytest.mark.parametrize("has_published_names", [True, False])
+def test_a_stock_checkpoint_loads_whole(pair, tmp_path, has_published_names):
+    """Once the language model of one with Qwen2.5-VL's published names stayed random, and only a warning told it."""
+    pair.stock.save_pretrained(tmp_path, save_original_format=has_published_names)
+    names = load_file(tmp_path / "model.safetensors").keys()
+    is_renamed = has_published_names and pair.host.name == "Qwen2_5_VL"
+    assert any(name.startswith("visual." if is_renamed else "model.visual.") for name in names)
+    model = load_whole(type(pair.ours), tmp_path, **pair.host.aot)
     assert same_weights(model, pair.stock)
     assert isinstance(model.config, type(pair.ours.config))
     assert model.config.retention_ratio == 0.1
-    assert same_weights(load_whole(type(pair.ours.model), stock_folder), pair.stock.model)
-
-
-def test_a_checkpoint_with_the_published_names_loads_whole(pair, stock_folder, tmp_path):
-    """Once the language model of such a one stayed random, and only a warning told it."""
-    if pair.host.name == "Qwen3VL":
-        pytest.skip("published with today's names")
-    for file in stock_folder.iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
-    weights = load_file(tmp_path / "model.safetensors")
-    renamed = {}
-    for name, tensor in weights.items():
-        new, old = next(((new, old) for new, old in PUBLISHED_NAMES.items() if name.startswith(new)), ("", ""))
-        renamed[old + name.removeprefix(new)] = tensor
-    assert not renamed.keys() & {name for name in weights if "lm_head" not in name}
-    save_file(renamed, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    assert same_weights(load_whole(type(pair.ours), tmp_path), pair.stock)
-    assert same_weights(load_whole(type(pair.stock), tmp_path), pair.stock)
 
 
 def test_a_setting_of_from_pretrained_reaches_the_config_alone(pair, stock_folder):
-    model = type(pair.ours).from_pretrained(stock_folder, retention_ratio=0.5, num_clips=3)
+    model = type(pair.ours).from_pretrained(stock_folder, retention_ratio=0.5, num_clips=3, **pair.host.aot)
     assert (model.config.retention_ratio, model.config.num_clips) == (0.5, 3)
     assert not hasattr(model.generation_config, "retention_ratio")
     with pytest.raises(ValueError, match="`retention_ratio` is -1"):
-        type(pair.ours).from_pretrained(stock_folder, retention_ratio=-1)
+        type(pair.ours).from_pretrained(stock_folder, retention_ratio=-1, **pair.host.aot)
     processor = type(pair.processor).from_pretrained(stock_folder, retention_ratio=0.5)
     assert processor.retention_ratio == 0.5
     inputs = inputs_of(processor, VIDEO)
@@ -95,19 +81,21 @@ def test_the_auto_classes_know_what_was_saved_and_so_does_the_stock_class(pair, 
     model = load_whole(transformers.AutoModelForImageTextToText, own_folder)
     assert type(model) is type(pair.ours)
     assert same_weights(model, pair.ours)
-    assert model.config.to_dict() == pair.ours.config.to_dict()
+    names = aot_fields_of(type(model.config))
+    assert all(getattr(model.config, name) == getattr(pair.ours.config, name) for name in names)
     processor = transformers.AutoProcessor.from_pretrained(own_folder)
     assert type(processor) is type(pair.processor)
     assert processor.retention_ratio == 0.25
     assert "retention_ratio" not in json.loads((own_folder / "tokenizer_config.json").read_text())
     assert same_weights(load_whole(type(pair.stock), own_folder), pair.stock)
+    assert same_weights(transformers.AutoModel.from_pretrained(own_folder), pair.stock.model)
 
 
 def test_the_pixel_cap_is_pinned(pair, own_folder):
-    pinned = getattr(pair.processor.video_processor, "cap_pixels_per_frame", None)
-    assert pinned is (False if pair.host.name == "Qwen3VL" else None)
-    loaded = type(pair.processor).from_pretrained(own_folder)
-    assert getattr(loaded.video_processor, "cap_pixels_per_frame", None) is pinned
+    assert pair.stock_processor.video_processor.cap_pixels_per_frame is None
+    assert pair.processor.video_processor.cap_pixels_per_frame is False
+    config = json.loads((own_folder / "processor_config.json").read_text())
+    assert config["video_processor"]["cap_pixels_per_frame"] is False
 
 
 def closure_of(entries):
