@@ -25,7 +25,7 @@ def decode_frames(
 ) -> None:
     """Decodes the frames at the rising `indices` and adds them to `frames`.
 
-    On several cores several runs at once, each with a container and a decoder of its own; no thread is left.
+    On more than two cores several runs at once, each with a container and a decoder of its own; no thread is left.
 
     Raises:
         TimesMisleadError: a frame is not where the index has it.
@@ -37,11 +37,9 @@ def decode_frames(
         return
     runs = list(_runs(index, indices))
     num_cores = _num_cores()
-    num_workers = min(len(runs), num_cores, _MOST_AT_ONCE) if file.is_sharable else 1
-    # One thread a decoder where frames are left out: with FFmpeg's threads by frame the decoder may wait for ever. So
-    # where there are fewer runs than cores to decode them, it is these threads that are of use.
-    is_exact = 2 * num_workers < min(num_cores, 2 * _MOST_AT_ONCE)
-    decode = _Decoding(file, index, limits, frames, iter(runs), is_exact)
+    num_workers = min(len(runs), num_cores, _MOST_AT_ONCE) if num_cores > 2 and file.is_sharable else 1
+    num_threads = num_cores // num_workers if num_workers > 1 else None
+    decode = _Decoding(file, index, limits, frames, iter(runs), num_threads)
     if num_workers == 1:
         decode.runs_that_are_left()
     else:
@@ -72,24 +70,24 @@ class _Decoding:
         limits: VideoLimits,
         frames: UprightFrames,
         runs: Iterator[Run],
-        is_exact: bool,
+        num_threads: int | None,
     ):
         self._file, self._index, self._limits, self.frames, self._runs = file, index, limits, frames, runs
-        self._is_exact = is_exact  # or frames that nobody asked for have turned out to be needed
+        self._num_threads = num_threads  # of each decoder
+        self._is_exact = False  # whether frames that nobody asked for have turned out to be needed
         self._lock = threading.Lock()
 
     def runs_that_are_left(self) -> None:
         """Decodes them, one after the other."""
-        run = None
-        if not self._is_exact:
-            with open_video(self._file, self._limits, num_threads=1) as video:
-                while not self._is_exact and (run := self._next_run()) is not None:
-                    self._is_exact |= not _add_all(decode_run(video, self._index, run), self.frames)
-            if run is None:
-                return
+        with open_video(self._file, self._limits, self._num_threads) as video:
+            while (run := self._next_run()) is not None:
+                if self._is_exact or not _add_all(decode_run(video, self._index, run), self.frames):
+                    break
+        self._is_exact = self._is_exact or run is not None
+        if run is None:
+            return
         # Anew, since the first run is decoded from the beginning of the file.
-        with open_video(self._file, self._limits) as video:
-            run = run or self._next_run()
+        with open_video(self._file, self._limits, self._num_threads) as video:
             while run is not None:
                 _add_all(decode_run_exactly(video, self._index, run), self.frames)
                 run = self._next_run()

@@ -34,15 +34,15 @@ def decode_run(video: Video, index: FrameIndex, run: Run) -> Iterator[tuple[int,
         video: at its beginning, if the run is the first.
 
     Yields:
-        (place, PyAV's frame), and at last (-1, None) if that does not lead to exactly these frames.
+        (place, PyAV's frame), with rising places, and at last (-1, None) if that does not lead to all of these frames.
     """
     left, may_skip = dict(run), _may_skip(video.stream.codec_context)
     try:
         packets = _packets_for(video, index, next(iter(run)))
         for time, frame in _decode_from_next_keyframe(packets, video, index, run, may_skip):
             if time in left:
-                # Of a picture that is coded as two fields one may have been left out.
-                if frame.is_corrupt or (may_skip and frame.interlaced_frame):
+                # One before it does not come; or of a picture that is coded as two fields one may have been left out.
+                if time != next(iter(left)) or frame.is_corrupt or (may_skip and frame.interlaced_frame):
                     break
                 yield left.pop(time), frame
     except (TimesMisleadError, av.error.FFmpegError):
