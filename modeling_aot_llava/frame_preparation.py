@@ -9,10 +9,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import PIL.Image
 import torch
 from transformers import LlavaOnevisionVideoProcessor
-from transformers.image_utils import ChannelDimension, PILImageResampling, infer_channel_dimension_format
+from transformers.image_utils import (
+    ChannelDimension,
+    PILImageResampling,
+    infer_channel_dimension_format,
+    is_pil_image,
+)
 from transformers.video_utils import is_batched_video, is_valid_video, make_batched_videos
 
 # Options of a call that say which frames are meant and in which form, not what is done to each.
@@ -115,15 +119,15 @@ def _is_uniform(video: Any) -> bool:
         return False
     if not isinstance(video, (list, tuple)):
         return len(video) > 0
-    kinds = {(f.mode, f.size) if isinstance(f, PIL.Image.Image) else (f.dtype, tuple(f.shape)) for f in video}
-    modes = {frame.mode for frame in video if isinstance(frame, PIL.Image.Image)}
+    kinds = {(f.mode, f.size) if is_pil_image(f) else (f.dtype, tuple(f.shape)) for f in video}
+    modes = {frame.mode for frame in video if is_pil_image(frame)}
     return len(kinds) == 1 and modes <= {"RGB"}
 
 
 def _tensor(frame: Any) -> torch.Tensor:
     if isinstance(frame, torch.Tensor):
         return frame
-    return torch.from_numpy(np.array(frame) if isinstance(frame, PIL.Image.Image) else frame)
+    return torch.from_numpy(np.array(frame) if is_pil_image(frame) else frame)
 
 
 def _is_bicubic(resample: Any) -> bool:
