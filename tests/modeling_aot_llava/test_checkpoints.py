@@ -315,7 +315,7 @@ DEVICE_MAPS = {
 @pytest.mark.parametrize("on_disk", DEVICE_MAPS)
 @pytest.mark.parametrize("kind", ["video", "text"])
 def test_what_is_offloaded_to_disk_answers_as_in_memory(folders, tmp_path, on_disk, kind):
-    """But for the newline by itself: it is no module of its own, and nothing of accelerate's fetches it, as in stock."""
+    """But for the newline by itself, which is no module: nothing of accelerate's fetches it, in stock neither."""
     outcomes = []
     offloaded = {"device_map": DEVICE_MAPS[on_disk], "offload_folder": tmp_path}
     stock = LlavaOnevisionForConditionalGeneration if (on_disk, kind) == ("the newline", "video") else None
