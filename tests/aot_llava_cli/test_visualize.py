@@ -152,7 +152,7 @@ def test_the_map_tells_first_frames_from_later_ones():
 def test_the_frames_counts_sum_to_what_the_language_model_reads(fields, num_frames, model, processor, configure, clip):
     configure(**fields)
     video = compress_clip(model, processor, clip, num_frames)
-    question = answer.read_question(processor, clip, "What?", num_frames)
+    question = answer.read_question(processor, clip, "What?", num_frames=num_frames)
     with torch.no_grad():
         read = video_features(model(**question))
     newline = 1

@@ -506,13 +506,19 @@ def test_a_video_without_a_prompt_is_refused(model, prompt):
 
 
 @pytest.mark.parametrize("method", ["forward", "generate"])
-def test_signatures_are_the_stock_ones(model, method):
+def test_signatures_are_the_stock_ones_and_what_our_processor_adds(model, method):
     """Trainers and `generate` itself look there for the arguments' names."""
+    added = ["num_video_frames", "encoded_video_tokens", "encoded_video_lengths", "encoded_video_marks"]
     stock_method = getattr(LlavaOnevisionForConditionalGeneration, method)
     names = list(inspect.signature(getattr(model, method)).parameters)
-    assert names == list(inspect.signature(stock_method).parameters)[1:]
+    assert names == with_added(stock_method, added)[1:]
     inner = list(inspect.signature(AOTLlavaOnevisionModel.forward).parameters)
-    assert inner == list(inspect.signature(LlavaOnevisionModel.forward).parameters)
+    assert inner == with_added(LlavaOnevisionModel.forward, added)
+
+
+def with_added(stock_method, added):
+    *names, keywords = inspect.signature(stock_method).parameters
+    return [*names, *added, keywords]
 
 
 @pytest.mark.parametrize("ratio", [0.25, 1.0])
