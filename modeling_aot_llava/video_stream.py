@@ -140,9 +140,9 @@ def _explained(file: VideoFile, content: Any, error: Any, limits: VideoLimits) -
     content.seek(0)
     beginning = content.read(_BYTES_AT_A_TIME)
     if is_web_page(beginning):
-        return ValueError(f"{file.name} is a web page and cannot be read as a video: give the video file itself.")
+        return ValueError(f"{file.name} cannot be read as a video, for it is a web page: give the video file itself.")
     if is_text(beginning):
-        return ValueError(f"{file.name} is text and cannot be read as a video: give a video file.")
+        return ValueError(f"{file.name} cannot be read as a video, for it is text: give a video file.")
     if error.errno in (errno.EINVAL, errno.ENOMEM):
         # Also what FFmpeg says to a format that is not listed, and to a frame that is larger than the file said.
         limit = f"has frames of more than {limits.max_pixels_per_frame:,} pixels (max_pixels_per_frame)"

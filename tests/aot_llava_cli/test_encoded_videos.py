@@ -61,7 +61,7 @@ def test_a_bad_clip_does_not_stop_the_others_and_the_next_run_goes_on(clips, mod
     options = ["--model", model, "--num-frames", 4]
     result = run(*command, *options)
     assert_one_line(result, 1, "1 of 3 clips could not be encoded")
-    assert "bad.mp4 is text and cannot be read as a video" in result.stderr
+    assert "bad.mp4 cannot be read as a video, for it is text" in result.stderr
     assert "3/3" in result.stderr
     written = clips / "out" / "one.aot.safetensors"
     assert sorted(file.name for file in (clips / "out").iterdir()) == ["one.aot.safetensors", "two.aot.safetensors"]

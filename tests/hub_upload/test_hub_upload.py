@@ -905,9 +905,9 @@ def test_nothing_is_replaced_but_what_the_command_wrote(dry_run, server, base_fo
     (base / "optimizer.pt").write_text("mine")
     before = tree(tmp_path)
     arguments = ["--base", base, "--variant", TEN, "--overwrite", *dry_run, "--output"]
-    assert_failed(run(*arguments, base), "is the base")
-    assert_failed(run(*arguments, base.parent), "holds the base")
-    assert_failed(run(*arguments, base / "variant"), "lies in the base")
+    assert_failed(run(*arguments, base), "is the base", exit_code=2)
+    assert_failed(run(*arguments, base.parent), "holds the base", exit_code=2)
+    assert_failed(run(*arguments, base / "variant"), "lies in the base", exit_code=2)
     assert_failed(run("--base", BASE, "--variant", TEN, "--overwrite", *dry_run, "--output", base), "did not write it")
     assert tree(tmp_path) == before
     assert not server.requests
@@ -947,4 +947,6 @@ def test_weights_are_linked_on_request(base_folder, tmp_path, no_loading):
     assert_pushed(run(*arguments, "--overwrite"))
     assert weights_of(output) == weights_of(base_folder)
     assert not any((output / name).samefile(base_folder / name) for name in weights_of(output))
-    assert_failed(run("--variant", TEN, "--repo-id", "me/aot", "--hard-links"), "--hard-links is for --output")
+    assert_failed(
+        run("--variant", TEN, "--repo-id", "me/aot", "--hard-links"), "--hard-links is for --output", exit_code=2
+    )

@@ -50,7 +50,7 @@ BAD_BRANCHES += ["a\u202eb", "a\udcffb"]
 @pytest.mark.parametrize("repo_id", BAD_IDS)
 def test_what_is_no_repository_is_refused_before_the_first_request(repo_id):
     with HubServer() as server:
-        line = assert_failed(push(server, repo_id=repo_id), "is no repository: give owner/name")
+        line = assert_failed(push(server, repo_id=repo_id), "is no repository: give owner/name", exit_code=2)
         assert "un the same command again" not in line
         assert not server.requests
 
@@ -58,7 +58,7 @@ def test_what_is_no_repository_is_refused_before_the_first_request(repo_id):
 @pytest.mark.parametrize("branch", BAD_BRANCHES)
 def test_what_can_be_no_branch_is_refused_before_the_first_request(branch):
     with HubServer() as server:
-        line = assert_failed(push(server, f"--revision={branch}"), "--revision", "can be no branch")
+        line = assert_failed(push(server, f"--revision={branch}"), "--revision", "can be no branch", exit_code=2)
         assert "un the same command again" not in line
         assert line.isprintable()
         assert not server.requests
@@ -66,15 +66,19 @@ def test_what_can_be_no_branch_is_refused_before_the_first_request(branch):
 
 def test_bases_and_their_revisions_are_checked_too(tmp_path):
     with HubServer() as server:
-        assert_failed(push(server, base="me/a--b"), "there is no folder me/a--b", "Hub ID")
-        assert_failed(push(server, "--base-revision", "main~1"), "--base-revision main~1", "git allows no '~'")
+        assert_failed(push(server, base="me/a--b"), "there is no folder me/a--b", "Hub ID", exit_code=2)
+        assert_failed(
+            push(server, "--base-revision", "main~1"), "--base-revision main~1", "git allows no '~'", exit_code=2
+        )
         variant = tmp_path / "mine.json"
         variant.write_text('{"base_model": "me/a--b", "num_frames": 8}')
         assert_failed(run("--variant", variant, "--repo-id", "me/aot"), "mine.json: `base_model` is 'me/a--b'")
         variant = tmp_path / "a..b.json"
         variant.write_text('{"base_model": "me/a", "num_frames": 8}')
         assert_failed(run("--variant", variant, "--repo-id", "me/aot"), "its name becomes a branch")
-        assert_failed(push(server, "--variant", TEN.replace("10", "15"), "--revision", "x"), "names one branch")
+        assert_failed(
+            push(server, "--variant", TEN.replace("10", "15"), "--revision", "x"), "names one branch", exit_code=2
+        )
         assert not server.requests
 
 

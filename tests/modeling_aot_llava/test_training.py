@@ -8,7 +8,7 @@ from small_model import VARYING
 from torch.nn import functional
 from transformers.utils import logging as transformers_logging
 
-from modeling_aot_llava import inter_frame_transport, intra_frame_transport, paper_recipe
+from modeling_aot_llava import inter_frame_transport, intra_frame_transport, recipe
 
 IGNORED = -100
 TEXT = "See <video>, what?"
@@ -258,7 +258,7 @@ def test_autocast_leaves_the_transport_in_float32(trained, prompt, monkeypatch, 
     inputs = prompt(TEXT)
     dtypes = {"projector": set(), "transport": set(), "aggregation": set()}
     for name, module, function in (
-        ("transport", paper_recipe, "sinkhorn"),
+        ("transport", recipe, "sinkhorn"),
         ("aggregation", intra_frame_transport, "aggregate"),
         ("aggregation", inter_frame_transport, "aggregate"),
     ):

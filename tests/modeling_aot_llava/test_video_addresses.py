@@ -213,7 +213,7 @@ def test_bytes_are_counted_after_decoding(root):
 
 def test_a_web_page_is_named_as_such(root):
     assert "is no video: the server sent a web page" in refusal(root + "/page")
-    with pytest.raises(ValueError, match="in memory is a web page and cannot be read as a video"):
+    with pytest.raises(ValueError, match="in memory cannot be read as a video, for it is a web page"):
         read_video(PAGE)
 
 
