@@ -60,6 +60,6 @@ def test_programs_say_what_is_wrong_on_any_console(module, arguments, encoding):
 
 def test_every_command_begins_with_it(monkeypatch):
     called = []
-    monkeypatch.setattr("aot_llava_cli.__main__.never_stop_at_a_letter", lambda: called.append(True))
+    monkeypatch.setattr("hub_upload.plain_errors.never_stop_at_a_letter", lambda: called.append(True))
     CliRunner().invoke(app, ["push"])
     assert called
