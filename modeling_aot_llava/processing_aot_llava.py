@@ -47,6 +47,7 @@ from .video_limits import VideoLimits
 from .vllm_serving import is_called_by_vllm, tells_vllm
 
 if TYPE_CHECKING:  # transformers too old for this code copies the modules named in this file alone; it shall say so
+    from .aot_fields import AOTFields as AOTFields
     from .frame_preparation import store_maker as store_maker
     from .mp4_boxes import stated_end as stated_end
     from .parallel_decoding import decode_frames as decode_frames
@@ -55,9 +56,11 @@ if TYPE_CHECKING:  # transformers too old for this code copies the modules named
     from .video_decoding import decode_run as decode_run
     from .video_download import download as download
     from .video_index import FrameIndex as FrameIndex
+    from .video_marks import marks_of as marks_of
     from .video_reading import read_video as read_video
     from .video_sources import Source as Source
     from .video_stream import Video as Video
+    from .weights_fingerprint import fingerprint as fingerprint
 
 check_transformers()
 
