@@ -16,11 +16,17 @@ except ImportError:  # Windows
     fcntl = None
 
 _ATTEMPTS = 100
+_LOCK = "lock"
+
+# What the lock's file says: without it the folder is somebody's own, whatever its name.
+_SIGNATURE = b"The folder of this file is a work folder of aot-llava.\n"
 
 
 @contextmanager
 def work_folder(place: Path, path: Path) -> Iterator[Path]:
     """Makes and holds the folder; it goes afterwards, unless something was left in it.
+
+    A folder of this name that holds something is taken for an interrupted run's only if its lock says so.
 
     The system lets go of the lock when the process ends, however it ends, so that a killed run stops no other.
 
@@ -29,7 +35,7 @@ def work_folder(place: Path, path: Path) -> Iterator[Path]:
         path: the same, as the user named it.
 
     Raises:
-        PushError: if another run holds it, or it cannot be made.
+        PushError: if another run holds it, it cannot be made, or a folder of somebody's own has its name.
     """
     if fcntl is None:
         raise PushError("--output needs file locks, which this system does not have: use Linux, macOS or WSL.")
@@ -48,8 +54,10 @@ def work_folder(place: Path, path: Path) -> Iterator[Path]:
     try:
         yield work
     finally:
-        # While it is held, so that nobody else can hold a file that has no name any more.
-        (work / "lock").unlink(missing_ok=True)
+        # While it is held, so that nobody else can hold a file that has no name any more. With something left in it
+        # the folder stays known by its lock.
+        if os.listdir(work) == [_LOCK]:
+            (work / _LOCK).unlink()
         os.close(lock)
         _remove_empty([work, *missing])
 
@@ -82,8 +90,9 @@ def _hold(work: Path) -> int | None:
     for attempt in range(_ATTEMPTS):
         try:
             work.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _check_is_own(work)
-            lock = os.open(work / "lock", os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600)
+            _check_owner(work)
+            _check_holds_a_lock(work)
+            lock = os.open(work / _LOCK, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600)
         except FileNotFoundError:  # a run that ended has just removed it
             if attempt == _ATTEMPTS - 1:
                 raise
@@ -92,13 +101,38 @@ def _hold(work: Path) -> int | None:
             os.close(lock)
             return None
         with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(lock), os.stat(work / "lock")):
-                return lock
+            if os.path.samestat(os.fstat(lock), os.stat(work / _LOCK)):
+                return _signed(lock, work)
         os.close(lock)
     return None
 
 
-def _check_is_own(work: Path) -> None:
+def _signed(lock: int, work: Path) -> int:
+    """The lock with its signature, which is written to an empty file only, and to none beside a stranger's files."""
+    found = os.pread(lock, len(_SIGNATURE) + 1, 0)
+    if not found and os.listdir(work) == [_LOCK]:
+        os.pwrite(lock, _SIGNATURE, 0)
+    elif found != _SIGNATURE:
+        os.close(lock)
+        raise _not_a_work_folder(work)
+    return lock
+
+
+def _check_holds_a_lock(work: Path) -> None:
+    """Refuses before a lock is made in somebody's own folder."""
+    names = os.listdir(work)
+    if names and _LOCK not in names:
+        raise _not_a_work_folder(work)
+
+
+def _not_a_work_folder(work: Path) -> PushUsageError:
+    return PushUsageError(
+        f"{in_one_line(work)} holds what this command did not put there, and its name is what this command works "
+        "under: move it elsewhere, or give another --output."
+    )
+
+
+def _check_owner(work: Path) -> None:
     """What another user put there could make us remove or take over what is not ours."""
     status = work.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():

@@ -364,6 +364,42 @@ def test_what_somebody_else_put_in_the_hidden_folders_place_is_left_alone(kind, 
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.parametrize("lock", [None, "", "pid 17", "The folder"], ids=["none", "empty", "another's", "cut"])
+@pytest.mark.parametrize("name", ["building/weights.safetensors", "old-1/notes.txt", "notes.txt"])
+def test_the_users_own_folder_of_the_hidden_name_is_left_alone(name, lock, tmp_path):
+    file = tmp_path / ".out.aot-llava" / name
+    file.parent.mkdir(parents=True)
+    file.write_text("mine")
+    if lock is not None:
+        (tmp_path / ".out.aot-llava/lock").write_text(lock)
+    before = {path: path.is_file() and path.read_text() for path in tmp_path.rglob("*")}
+    with pytest.raises(PushError, match=r"\.out\.aot-llava holds what this command did not put there"):
+        write(tmp_path / "out")
+    assert {path: path.is_file() and path.read_text() for path in tmp_path.rglob("*")} == before
+
+
+def test_a_killed_runs_half_of_a_folder_is_known_by_its_lock_and_removed(tmp_path):
+    def kill():
+        pid = os.fork()
+        if pid == 0:
+            with claim_output(tmp_path / "out", "variant", None, True, print) as output:
+                output.write(lambda folder: ((folder / "half").write_text("new"), os._exit(0)))
+        os.waitpid(pid, 0)
+
+    kill()
+    assert (tmp_path / ".out.aot-llava/building/half").exists()
+    write(tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert content(tmp_path / "out") == NEW
+
+
+def test_a_run_killed_before_its_lock_was_signed_stops_no_other(tmp_path):
+    (tmp_path / ".out.aot-llava").mkdir()
+    (tmp_path / ".out.aot-llava/lock").touch()
+    write(tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
 @pytest.fixture(scope="module")
 def stops(tmp_path_factory):
     """What stood on the disk whenever a run was stopped, by scenario and way of replacing."""
