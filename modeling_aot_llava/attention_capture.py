@@ -1,25 +1,30 @@
 """Reads the attention received at a few layers of a vision tower that runs with its own, fast attention kernel.
 
 Fast kernels return no attention weights, and the eager one would compute them for every layer. Here the scores of the
-wanted layers alone are computed, from their queries and keys, a few frames at a time. Those come in one of two ways:
+wanted layers alone are computed, a few frames at a time, from their queries and keys, which hooks take while the tower
+runs: 0.4 % of the FLOPs of the tower of LLaVA-OneVision-7B.
 
-- Forward hooks take them while the tower runs. The scores are then all that is computed: of 32 frames of
-  LLaVA-OneVision-7B 0.4 % of the tower's FLOPs.
-- A compiled tower runs no hooks. Its hidden states tell what each layer read, and the two projections are made again:
-  1.6 % of the tower's FLOPs, and two more hidden states in memory. Where nothing is compiled both give the same bits.
+A compiled tower runs only hooks that it was traced with. So there are two kinds of them, which give the same:
+
+- in a tower that is not compiled they serve one thread, and are gone after the run;
+- in a compiled one they stay (`kept_outputs.py`), and one thread at a time runs it.
 """
 
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, logging
 from transformers.utils.output_capturing import maybe_install_capturing_hooks
 
+from .kept_outputs import run_and_keep
 from .token_anchors import attention_received
 from .vllm_serving import is_compiled_by_vllm, mean_over_ranks
+
+logger = logging.get_logger(__name__)
 
 
 def run_and_read_attention(
@@ -28,8 +33,7 @@ def run_and_read_attention(
     """Runs the vision tower, compiled or not.
 
     Args:
-        vision_tower: of transformers, with attention as `capture_attention_received` says. Where it is compiled, its
-            layers have a `layer_norm1` before their `self_attn`, as SigLIP's and CLIP's.
+        vision_tower: of transformers, with attention as `capture_attention_received` says.
         pixel_values: (F, channels, height, width).
         layers: indices of the wanted layers, counted from 0 or, if negative, from the end.
         kwargs: more arguments of the vision tower.
@@ -38,14 +42,26 @@ def run_and_read_attention(
         The tower's output, and for each of `layers` the attention received there, (F, N).
 
     Raises:
-        RuntimeError: if the tower is compiled and its layers are of another kind.
+        RuntimeError: if the tower is compiled in a way that shows nothing of what it computes.
     """
-    if not _may_be_compiled(vision_tower):
-        with capture_attention_received(vision_tower, layers) as received:
-            outputs = vision_tower(pixel_values, **kwargs)
-        if received.keys() == set(layers):
-            return outputs, received
-    return _run_and_read_states(vision_tower, pixel_values, layers, **kwargs)
+    if _may_be_compiled(vision_tower):
+        outputs, received = _run_compiled(vision_tower, pixel_values, layers, **kwargs)
+    else:
+        outputs, received = _run_watched(vision_tower, pixel_values, layers, **kwargs)
+    if received.keys() == set(layers):
+        return outputs, received
+    logger.warning_once(
+        "The vision tower was compiled, and run, before AOT could read its attention, so it runs without being "
+        "compiled: compile it before its first run, or call `torch.compiler.reset()`."
+    )
+    with torch.compiler.set_stance("force_eager"):
+        outputs, received = _run_watched(vision_tower, pixel_values, layers, **kwargs)
+    if received.keys() != set(layers):
+        raise RuntimeError(
+            "The vision tower is compiled in a way that lets nobody read its attention, by which AOT ranks patches: "
+            "compile it with `model.model.vision_tower.compile()`."
+        )
+    return outputs, received
 
 
 @contextmanager
@@ -62,106 +78,117 @@ def capture_attention_received(vision_tower: nn.Module, layers: Sequence[int]) -
             as vLLM makes them of those, one fused `qkv_proj`, which may be split among ranks.
         layers: indices of the wanted layers, counted from 0 or, if negative, from the end.
     """
-    attention_modules = [module for module in vision_tower.modules() if _is_self_attention(module)]
+    attention = _self_attentions(vision_tower)
     received: dict[int, Tensor] = {}
     thread = threading.get_ident()
     handles = []
 
-    def watch(layer: int, attention: nn.Module) -> None:
-        projected: dict[str, Tensor] = {}
+    def watch(layer: int) -> None:
+        projections = _projections(attention[layer])
+        projected: dict[nn.Module, Tensor] = {}
 
-        def take(module: nn.Module, **outputs: Tensor) -> None:
-            if torch.compiler.is_compiling() or threading.get_ident() != thread:
+        def take(module: nn.Module, inputs: tuple, output: Tensor) -> None:
+            if torch.compiler.is_dynamo_compiling() or threading.get_ident() != thread:
                 return
-            projected.update(outputs)
-            if len(projected) == 2:
-                received[layer] = _received(attention, module, **projected)
-                projected.clear()
+            projected[module] = output
+            if len(projected) == len(projections):
+                received[layer] = _received(attention[layer], *(projected.pop(module) for module in projections))
 
-        def take_fused(module: nn.Module, inputs: tuple, output: Tensor) -> None:
-            queries, keys, _ = output.chunk(3, dim=-1)
-            take(module, queries=queries, keys=keys)
-
-        if _is_fused(attention):
-            handles.append(attention.qkv_proj.register_forward_hook(take_fused))
-            return
-        handles.append(attention.q_proj.register_forward_hook(lambda module, _, output: take(module, queries=output)))
-        handles.append(attention.k_proj.register_forward_hook(lambda module, _, output: take(module, keys=output)))
+        handles.extend(projection.register_forward_hook(take) for projection in projections)
 
     try:
         for layer in set(layers):
-            watch(layer, attention_modules[layer])
+            watch(layer)
         yield received
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _run_and_read_states(
+def _run_watched(
     vision_tower: nn.Module, pixel_values: Tensor, layers: Sequence[int], **kwargs
 ) -> tuple[ModelOutput, dict[int, Tensor]]:
-    encoder_layers = [
-        module for module in vision_tower.modules() if {"self_attn", "layer_norm1"} <= {*module._modules}
-    ]
-    if not encoder_layers:
-        raise RuntimeError(
-            "The vision tower is compiled, and its layers are none of SigLIP's kind, so their attention, which AOT "
-            "ranks patches by, cannot be read: compile the language model alone "
-            "(`model.model.language_model.compile()`)."
-        )
-    places = {layer: range(len(encoder_layers))[layer] for layer in layers}
-    asked = kwargs.get("output_hidden_states") or True
-    kwargs["output_hidden_states"] = asked if asked is True else [*asked, *places.values()]
-    # transformers would do so at the first call, under a lock, which breaks a graph.
-    maybe_install_capturing_hooks(getattr(vision_tower, "_orig_mod", vision_tower))
-    outputs = vision_tower(pixel_values, **kwargs)
-    states = outputs.hidden_states
-    received = {layer: _received_of_state(encoder_layers[place], states[place]) for layer, place in places.items()}
-    if asked is not True:
-        kept = {range(len(states))[index] for index in asked}
-        outputs["hidden_states"] = tuple(state if index in kept else None for index, state in enumerate(states))
+    with capture_attention_received(vision_tower, layers) as received:
+        outputs = vision_tower(pixel_values, **kwargs)
     return outputs, received
 
 
-@torch.no_grad()
-def _received_of_state(layer: nn.Module, state: Tensor) -> Tensor:
-    device = next(layer.parameters()).device
-    if device.type != "meta":  # where the weights are elsewhere; the layer before may be on another GPU
-        state = state.to(device)
-    attention, state = layer.self_attn, layer.layer_norm1(state)
-    if _is_fused(attention):
-        queries, keys, _ = attention.qkv_proj(state).chunk(3, dim=-1)
-        return _received(attention, attention.qkv_proj, queries, keys)
-    return _received(attention, attention.k_proj, attention.q_proj(state), attention.k_proj(state))
-
-
-def _received(attention: nn.Module, projection: nn.Module, queries: Tensor, keys: Tensor) -> Tensor:
-    queries, keys = (
-        values.detach().unflatten(-1, (-1, attention.head_dim)).transpose(1, 2) for values in (queries, keys)
+def _run_compiled(
+    vision_tower: nn.Module, pixel_values: Tensor, layers: Sequence[int], **kwargs
+) -> tuple[ModelOutput, dict[int, Tensor]]:
+    encoder_layers = [module for module in vision_tower.modules() if "self_attn" in module._modules]
+    attention = _self_attentions(vision_tower)
+    projections = {layer: _projections(attention[layer]) for layer in layers}
+    # transformers collects hidden states in a list that grows from layer to layer: layers that are compiled one by one
+    # would need a graph each, more than torch makes of one function.
+    makes_states = _are_compiled_one_by_one(encoder_layers, vision_tower)
+    wanted = _state_indices(kwargs.pop("output_hidden_states", None), len(encoder_layers)) if makes_states else []
+    # transformers would do so at the first call, under a lock, which breaks a graph.
+    maybe_install_capturing_hooks(getattr(vision_tower, "_orig_mod", vision_tower))
+    outputs, kept = run_and_keep(
+        lambda: vision_tower(pixel_values, **kwargs),
+        [*chain.from_iterable(map(_projections, attention)), *encoder_layers],
+        {*chain.from_iterable(projections.values()), *(encoder_layers[max(index - 1, 0)] for index in wanted)},
     )
-    return mean_over_ranks(attention_received(queries, keys, attention.scale), projection)
+    if None in kept.values():
+        return outputs, {}
+    if makes_states:
+        states: list[Tensor | None] = [None] * (len(encoder_layers) + 1)
+        for index in wanted:  # the first is what the first layer reads, each other one what a layer gives
+            states[index] = kept[encoder_layers[max(index - 1, 0)]][min(index, 1)]
+        outputs["hidden_states"] = tuple(states)
+    return outputs, {
+        layer: _received(attention[layer], *(kept[projection][1] for projection in projections[layer]))
+        for layer in layers
+    }
+
+
+def _state_indices(asked: bool | Sequence[int] | None, num_layers: int) -> list[int]:
+    states = range(num_layers + 1)
+    return [states[index] for index in (asked if isinstance(asked, Sequence) else states if asked else [])]
+
+
+@torch.no_grad()
+def _received(attention: nn.Module, *projected: Tensor) -> Tensor:
+    """What the patches receive by the outputs of `_projections`: queries and keys, or the two beside the values."""
+    queries_and_keys = projected if len(projected) == 2 else projected[0].chunk(3, dim=-1)[:2]
+    queries, keys = (
+        values.detach().unflatten(-1, (-1, attention.head_dim)).transpose(1, 2) for values in queries_and_keys
+    )
+    return mean_over_ranks(attention_received(queries, keys, attention.scale), _projections(attention)[0])
+
+
+def _self_attentions(vision_tower: nn.Module) -> list[nn.Module]:
+    return [module for module in vision_tower.modules() if _projections(module) and hasattr(module, "scale")]
+
+
+def _projections(attention: nn.Module) -> list[nn.Module]:
+    """The modules that give queries and keys: two, or the fused one, or none where it is no attention module."""
+    children = attention._modules
+    if "qkv_proj" in children:
+        return [children["qkv_proj"]]
+    return [children["q_proj"], children["k_proj"]] if {"q_proj", "k_proj"} <= children.keys() else []
 
 
 def _may_be_compiled(vision_tower: nn.Module) -> bool:
-    """Whether some part of the tower may run no hooks.
+    """Whether some part of the tower may run no hooks."""
+    return any(map(_is_compiled, vision_tower.modules()))
 
-    `torch.compile(module)` wraps the module, `module.compile()` keeps the compiled call in it, and others put a
-    `forward` of their own into it. accelerate's, with which a module keeps its hooks, is none of these: it may place
-    weights for the time of its call alone, when the projections must not be made by themselves.
+
+def _is_compiled(module: nn.Module) -> bool:
+    """`torch.compile(module)` wraps the module, `module.compile()` keeps the compiled call in it, and others put a
+    `forward` of their own into it.
+
+    accelerate's, with which a module keeps its hooks, is none of these: it may place weights for the time of its call.
     """
-    return any(
+    return (
         "_orig_mod" in module._modules
         or getattr(module, "_compiled_call_impl", None) is not None
         or ("forward" in vars(module) and not hasattr(module, "_hf_hook"))
         or is_compiled_by_vllm(module)
-        for module in vision_tower.modules()
     )
 
 
-def _is_self_attention(module: nn.Module) -> bool:
-    is_split = hasattr(module, "q_proj") and hasattr(module, "k_proj")
-    return (is_split or _is_fused(module)) and hasattr(module, "head_dim") and hasattr(module, "scale")
-
-
-def _is_fused(module: nn.Module) -> bool:
-    return hasattr(module, "qkv_proj")
+def _are_compiled_one_by_one(layers: list[nn.Module], vision_tower: nn.Module) -> bool:
+    compiled = filter(_is_compiled, vision_tower.modules())
+    return any(module in layers or module._modules.get("_orig_mod") in layers for module in compiled)

@@ -1,0 +1,53 @@
+"""Outputs of modules inside a compiled model: hooks that are there when it is traced, and stay.
+
+A compiled graph runs the hooks that it was traced with, and no others. Layers that are compiled one by one share a
+graph, so each of them has the same hook, and a mark on the module says whether its output is kept: two graphs serve any
+number of layers.
+"""
+
+import threading
+from collections.abc import Callable, Collection, Iterable
+from typing import Any
+
+from torch import Tensor, nn
+
+# What is kept lies in the modules, which all threads share.
+_one_run_at_a_time = threading.Lock()
+
+
+def run_and_keep(
+    run: Callable[[], Any], modules: Iterable[nn.Module], kept: Collection[nn.Module]
+) -> tuple[Any, dict[nn.Module, tuple[Tensor, Tensor] | None]]:
+    """Runs a model, compiled or not, and takes what some of its modules read and gave.
+
+    Args:
+        run: calls the model.
+        modules: all those of the model that are of a kind with the wanted ones. Their hooks stay.
+        kept: the wanted ones among them.
+
+    Returns:
+        What `run` returned, and for each of `kept` its first input and its output; None where it was traced before
+        it had a hook, or did not run.
+    """
+    with _one_run_at_a_time:
+        for module in modules:
+            _install(module)
+        try:
+            for module in kept:
+                module._aot_is_kept = True
+            returned = run()
+            return returned, {module: module._aot_kept for module in kept}
+        finally:
+            for module in kept:
+                module._aot_is_kept, module._aot_kept = False, None
+
+
+def _install(module: nn.Module) -> None:
+    if not hasattr(module, "_aot_is_kept"):
+        module._aot_is_kept, module._aot_kept = False, None
+        module.register_forward_hook(_keep)
+
+
+def _keep(module: nn.Module, inputs: tuple, output: Any) -> None:
+    if module._aot_is_kept:
+        module._aot_kept = inputs[0], output
