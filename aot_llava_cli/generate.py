@@ -3,6 +3,7 @@
 An answer goes to stdout and everything else to stderr, so `… > answer.txt` keeps the answer.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from types import ModuleType
 from typing import Annotated, Any
@@ -67,12 +68,13 @@ def generate(
 
         answer.silence_libraries()
         check_device(device, answer.find_device)
-        # The video before the weights: a file that cannot be read need not wait for them.
         processor = answer.load_processor(model, retention_ratio, revision)
         _say(f"Reading {shown(video)}")
-        question = answer.read_question(processor, file, first, **options)
+        with ThreadPoolExecutor(1) as reader:  # reads while the weights load
+            reading = reader.submit(answer.read_question, processor, file, first, **options)
+            llava = answer.load_model(model, retention_ratio, revision, device, dtype)
+            question = reading.result()
         encoded = answer.EncodedVideo.load(file) if is_encoded else None
-    llava = answer.load_model(model, retention_ratio, revision, device, dtype)
     if others and encoded is None:
         encoded = llava.encode_video(**question.to(llava.device, llava.dtype))
         question = answer.read_question(processor, encoded, first)

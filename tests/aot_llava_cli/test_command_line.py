@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 
 import av
 import numpy as np
@@ -175,6 +176,36 @@ def test_a_video_is_read_before_the_weights(command, tmp_path, monkeypatch):
     result = CliRunner().invoke(app, [command, "text.mp4"], prog_name="aot-llava")
     assert_one_line(result, 1, "text.mp4 cannot be read as a video")
     assert [file.name for file in tmp_path.iterdir()] == ["text.mp4"]
+
+
+def test_a_video_is_read_while_the_weights_load(monkeypatch):
+    """Each waits for the other to have begun."""
+    loads, reads = threading.Event(), threading.Event()
+    load_model, read_question = answer.load_model, answer.read_question
+
+    def load(*arguments):
+        loads.set()
+        assert reads.wait(60)
+        return load_model(*arguments)
+
+    def read(*arguments, **options):
+        reads.set()
+        assert loads.wait(60)
+        return read_question(*arguments, **options)
+
+    monkeypatch.setattr(answer, "load_model", load)
+    monkeypatch.setattr(answer, "read_question", read)
+    result = run("--max-new-tokens", 1)
+    assert result.exit_code == 0, result.output
+    assert not [thread for thread in threading.enumerate() if "ThreadPool" in thread.name]
+
+
+def test_what_goes_wrong_while_reading_is_one_line(monkeypatch):
+    def read(*_, **__):
+        raise ValueError("clip.mp4 cannot be read: frame 7 is damaged.")
+
+    monkeypatch.setattr(answer, "read_question", read)
+    assert_one_line(run(), 1, "frame 7 is damaged")
 
 
 def test_a_folder_of_pictures_is_a_video(tmp_path):

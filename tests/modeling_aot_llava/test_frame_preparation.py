@@ -223,3 +223,18 @@ def test_bicubic_on_bytes_is_taken_as_it_lies(monkeypatch):
     for options in ({}, {"resample": PILImageResampling.BILINEAR}):
         make_pixel_values(STOCK, random_video(1, 30, 40), options, None, DEFAULT_LIMITS)
     assert taken == [False, True]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_the_default_dtype_changes_nothing(dtype):
+    """Weights that load in another thread set it, and a video may be read meanwhile."""
+    frames = np.random.default_rng(0).integers(0, 256, (2, 30, 51, 3), np.uint8)
+    expected = make_pixel_values(STOCK, [frames], {}, None, DEFAULT_LIMITS)["pixel_values_videos"][0]
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        values = make_pixel_values(STOCK, [frames], {}, None, DEFAULT_LIMITS)["pixel_values_videos"][0]
+    finally:
+        torch.set_default_dtype(before)
+    assert values.dtype == expected.dtype
+    assert torch.equal(values, expected)
