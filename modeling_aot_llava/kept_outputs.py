@@ -1,8 +1,8 @@
 """Outputs of modules inside a compiled model: hooks that are there when it is traced, and stay.
 
 A compiled graph runs the hooks that it was traced with, and no others. Layers that are compiled one by one share a
-graph, so each of them has the same hook, and a mark on the module says whether its output is kept: two graphs serve any
-number of layers.
+graph, so each of them has the same hook, and a mark on the module says whether its output is kept: two graphs serve
+any number of layers.
 """
 
 import threading
