@@ -5,15 +5,12 @@ padding, so `generate` needs to know nothing of it. Layers may see different row
 lengths: with one query at a time decoding needs no mask.
 """
 
-import inspect
-
 import torch
 from torch import Tensor, nn
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
-# transformers 5.24 renamed the cache.
-CACHE = "cache" if "cache" in inspect.signature(create_causal_mask).parameters else "past_key_values"
+from modeling_aot_llava.cache_name import CACHE
 
 
 class LayerLoop(nn.Module):

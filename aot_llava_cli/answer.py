@@ -18,6 +18,7 @@ from modeling_aot_llava import (
     AOTLlavaOnevisionForConditionalGeneration,
     AOTLlavaOnevisionProcessor,
 )
+from modeling_aot_llava.cache_name import CACHE
 from modeling_aot_llava.encoded_video import EncodedVideo
 
 from .arguments import is_encoded_file
@@ -237,7 +238,7 @@ def _count_video_tokens_read(
     """Counts what the language model really read: some settings leave the number to the video."""
     num_generated = outputs.sequences.shape[1] - input_ids.shape[1]
     # The last token is written but never read.
-    prompt_tokens = outputs.past_key_values.get_seq_length() - (num_generated - 1)
+    prompt_tokens = getattr(outputs, CACHE).get_seq_length() - (num_generated - 1)
     text_tokens = int((input_ids != model.config.video_token_id).sum())
     return without_newlines(prompt_tokens - text_tokens, num_frames, model.config)
 

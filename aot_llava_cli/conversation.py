@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
+from modeling_aot_llava.cache_name import CACHE
 from modeling_aot_llava.encoded_video import EncodedVideo
 
 from .answer import AnswerStreamer, encode, greedily, read_question, text_content
@@ -54,7 +55,7 @@ class Conversation:
             inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         streamer = AnswerStreamer(self._processor.tokenizer)
         outputs = self._model.generate(
-            **inputs, past_key_values=self._cache, streamer=streamer, **greedily(self._max_new_tokens)
+            **inputs, **{CACHE: self._cache}, streamer=streamer, **greedily(self._max_new_tokens)
         )
         self._ids = outputs.sequences
 

@@ -12,6 +12,8 @@ import psutil
 import torch
 from torch import nn
 
+from modeling_aot_llava.cache_name import CACHE
+
 from .parts import timed_parts
 from .stopwatch import synchronise
 
@@ -44,7 +46,7 @@ def measure_language_model(model: nn.Module, num_tokens: int, batch: int, decode
 
     def decode() -> None:
         for _ in range(decode_tokens):
-            step(input_ids=outputs.logits.argmax(-1), past_key_values=outputs.past_key_values)
+            step(input_ids=outputs.logits.argmax(-1), **{CACHE: getattr(outputs, CACHE)})
 
     prefill_seconds = seconds(lambda: step(inputs_embeds=embeds), embeds.device)
     return {

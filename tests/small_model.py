@@ -1,15 +1,11 @@
 """The configs of the small models that the fixtures build."""
 
-from dataclasses import fields
-
 import torch
 import transformers
-from transformers.generation import GenerateDecoderOnlyOutput
+
+from modeling_aot_llava.cache_name import CACHE
 
 TRANSFORMERS = tuple(int(number) for number in transformers.__version__.split(".")[:2])
-
-# What releases of transformers call the key-value cache, as an argument and in outputs.
-CACHE = "cache" if "cache" in {field.name for field in fields(GenerateDecoderOnlyOutput)} else "past_key_values"
 
 # 7 x 7 patches a frame, pooled to 4 x 4; 4 frames in 2 clips keep 16 of 64 tokens.
 SIDE = 56

@@ -536,6 +536,7 @@ def test_second_turn_on_the_cache_of_the_first(model, configure, exact, vision_t
     assert len(vision_tower_calls) == 1
 
 
+@pytest.mark.filterwarnings("ignore:.*past_key_values.*:FutureWarning")
 @pytest.mark.parametrize("name", ["cache", "past_key_values"])
 def test_a_cache_under_each_of_its_names(model, exact, name):
     """transformers 5.24 calls it otherwise, and still takes the old name."""

@@ -11,6 +11,7 @@ from transformers import LlavaOnevisionForConditionalGeneration
 from transformers.models.qwen2.modeling_qwen2 import rotate_half
 
 from mini_checkpoint.training.model.conversations import QuestionTokens
+from modeling_aot_llava.cache_name import CACHE
 
 from .key_dropout import hidden_prompt_keys
 from .token_mixing import Mixing
@@ -87,7 +88,7 @@ def answer(
             output_hidden_states=True,
             **out_of_sight,
         )
-    cache = read.past_key_values
+    cache = getattr(read, CACHE)
     of_video = slice(len(before_video), len(before_video) + num_video)
     query = _turned(inner.language_model, queries[TRACKING_LAYER], positions)[:, of_video]
     keys = cache.layers[TRACKING_LAYER].keys[:, TRACKING_HEAD]
@@ -106,7 +107,7 @@ def answer(
             input_ids=packed.ids,
             position_ids=question_positions,
             attention_mask={"full_attention": mask.unsqueeze(1)},
-            past_key_values=cache,
+            **{CACHE: cache},
             use_cache=True,
             output_hidden_states=True,
             **out_of_sight,
