@@ -49,7 +49,6 @@ from .vllm_serving import is_called_by_vllm, tells_vllm
 if TYPE_CHECKING:  # transformers too old for this code copies the modules named in this file alone; it shall say so
     from .aot_fields import AOTFields as AOTFields
     from .frame_preparation import store_maker as store_maker
-    from .mp4_boxes import stated_end as stated_end
     from .parallel_decoding import decode_frames as decode_frames
     from .upright_frames import UprightFrames as UprightFrames
     from .video_contents import is_text as is_text

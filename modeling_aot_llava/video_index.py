@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .mp4_boxes import stated_end as stated_end_of_mp4
+from .video_contents import stated_end
 from .video_sources import VideoFile
 from .video_stream import Video, unreadable
 
@@ -120,31 +120,8 @@ def _mean_frame_rate(stream: Any, total: int, duration: float) -> float | None:
     return total / duration if duration else None
 
 
-# --- Files that are shorter than they say, which FFmpeg does not tell -----------------------------------------------
-
-
 def _lacks_bytes(file: VideoFile, container_format: str) -> bool:
-    measure = next((measure for name, measure in _STATED_ENDS.items() if name in container_format), None)
-    if measure is None:
-        return False
+    """Whether the file is shorter than it says itself, which FFmpeg does not tell."""
     with file.open() as content:
         size = content.seek(0, os.SEEK_END)
-        return measure(content, size) > size
-
-
-def _stated_end_of_matroska(content: Any, size: int) -> int:
-    end = 0
-    for _ in ("EBML header", "Segment"):  # all there is, each with an id, its size and content
-        content.seek(end + 4)
-        size_field = content.read(8)
-        # It takes as many bytes as there are zeros before its first one, and one more.
-        width = 9 - size_field[0].bit_length()
-        size_bits = 7 * width
-        element_size = int.from_bytes(size_field[:width], "big") % (1 << size_bits)
-        if element_size == (1 << size_bits) - 1:  # a live recording, whose length was not known
-            return end
-        end += 4 + width + element_size
-    return end
-
-
-_STATED_ENDS = {"matroska": _stated_end_of_matroska, "mp4": stated_end_of_mp4}
+        return stated_end(content, size, container_format) > size

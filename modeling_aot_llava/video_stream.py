@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
-from .mp4_boxes import claims_too_much
-from .video_contents import is_text, is_web_page
+from .video_contents import claims_too_much, is_text, is_web_page
 from .video_limits import DEFAULT_LIMITS, VideoLimits
 from .video_sources import VideoFile
 
