@@ -46,7 +46,10 @@ from .unread_videos import as_strings, encoded_among, make_pixel_values
 from .video_limits import VideoLimits
 from .vllm_serving import is_called_by_vllm, tells_vllm
 
-if TYPE_CHECKING:  # transformers too old for this code copies the modules named in this file alone; it shall say so
+# Of a folder on this machine transformers before 5.10 copies only the modules that this very file names, looks for all
+# that those name, and fails with FileNotFoundError where one is missing: before a line of this file has run, so that
+# no code can stand for these names. With them it gets as far as `check_transformers`, which says what is needed.
+if TYPE_CHECKING:
     from .aot_fields import AOTFields as AOTFields
     from .frame_preparation import store_maker as store_maker
     from .parallel_decoding import decode_frames as decode_frames

@@ -53,7 +53,7 @@ def test_an_older_transformers_is_named_beside_the_one_that_is_needed(folder, tm
 
 @pytest.mark.parametrize("name", ["configuration_aot_llava.py", "processing_aot_llava.py"])
 def test_older_releases_find_all_files_that_are_needed_to_say_so(name):
-    """They copy what the file names itself, and fail with FileNotFoundError where a sibling's sibling is missing."""
+    """Before 5.10 they copy what the file names itself, and fail with FileNotFoundError where more is needed."""
     named = set(get_relative_imports(PACKAGE / name))
     needed = {Path(file).stem for file in get_relative_import_files(PACKAGE / name)}
     assert needed <= named
