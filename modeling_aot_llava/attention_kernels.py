@@ -1,4 +1,4 @@
-"""Attention received in two launches, where PyTorch's operations write all scores to memory."""
+"""Runs on GPUs: attention received in two launches, where PyTorch's operations write all scores to memory."""
 
 import math
 

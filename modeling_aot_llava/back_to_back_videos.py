@@ -1,4 +1,4 @@
-"""Videos that stand back to back in a prompt, in one run of placeholders: how many of them belong to each.
+"""Runs where videos stand back to back in a prompt, in one run of placeholders: how many of them belong to each.
 
 All videos of a call have one retention ratio. The more it is, the more placeholders has each video: so to a total of
 placeholders there belongs at most one share for each.

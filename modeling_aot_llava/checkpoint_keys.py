@@ -1,4 +1,4 @@
-"""Names of weights in older and in original checkpoints, told to transformers.
+"""Runs when the model's code is loaded: names of weights in older and in original checkpoints, told to transformers.
 
 It converts the keys of older checkpoints for its own classes only, unless asked. What is asked for a model type also
 serves the stock class on a checkpoint that was saved here.

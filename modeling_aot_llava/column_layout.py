@@ -1,6 +1,4 @@
-"""The columns of a batch once its videos have other numbers of placeholders: rows change their lengths, and are padded
-anew.
-"""
+"""Runs where a prompt is fitted to its videos: the batch's columns, whose rows change lengths and are padded anew."""
 
 from collections.abc import Sequence
 

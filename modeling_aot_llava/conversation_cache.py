@@ -1,4 +1,4 @@
-"""What a key-value cache tells of a conversation whose later turns go on from it.
+"""Runs in each call with a key-value cache: what it tells of a conversation whose later turns go on from it.
 
 Caches are found by their type, since the name of the argument depends on the release of transformers.
 """

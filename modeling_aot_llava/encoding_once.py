@@ -1,4 +1,4 @@
-"""From a call's video to an `EncodedVideo`, which stands for it in later calls."""
+"""Runs in `encode_video`: from a call's video to an `EncodedVideo`, which stands for it in later calls."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Pixel values frame by frame: those that the stock video processor makes of whole videos, in the memory of one frame.
+"""Runs for each frame of a processor's call: the stock video processor's pixel values, in the memory of one frame.
 
 All that LLaVA-OneVision's video processor does, it does to each frame alone. So it is asked for each frame alone.
 """

@@ -1,4 +1,4 @@
-"""Binds Triton kernels to the plain formulas that they compute: sinkhorn_kernel, attention_kernels.
+"""Runs on GPUs: binds Triton kernels to the plain formulas that they compute (sinkhorn_kernel, attention_kernels).
 
 The plain formula stays the truth. It runs on a CPU, without Triton, where a gradient is asked for and on GPUs that the
 kernels are not for (`OLDEST_CAPABILITY`), and it takes over where a kernel fails: for that card, dtype and kind of

@@ -1,4 +1,4 @@
-"""Options of `generate` that concern a prompt which is not run as it was written, or a video."""
+"""Runs in `generate`: its options that concern a video, or a prompt which is not run as it was written."""
 
 import copy
 from dataclasses import dataclass

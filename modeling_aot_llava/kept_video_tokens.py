@@ -1,4 +1,4 @@
-"""How many tokens the videos of a call keep, and what is said where call and config disagree."""
+"""Runs in each call with videos: how many tokens they keep, and what is said where call and config disagree."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Compiles the Triton kernels that videos will need, so that no video waits for it."""
+"""Runs on GPUs before the first video: compiles the Triton kernels that videos will need, so that none waits."""
 
 from collections.abc import Iterable
 

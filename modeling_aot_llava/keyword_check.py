@@ -1,4 +1,4 @@
-"""Keywords that nothing reads: transformers lets them pass, so that a mistyped setting has no effect in silence."""
+"""Runs on loading and in each call: keywords that nothing reads, which transformers would let pass without a word."""
 
 import difflib
 from collections.abc import Collection, Iterable, Mapping

@@ -1,4 +1,4 @@
-"""The original checkpoints of LLaVA-Video (`lmms-lab/LLaVA-Video-7B-Qwen2`) in the terms of transformers.
+"""Runs on loading LLaVA-Video's original checkpoints (`lmms-lab/LLaVA-Video-7B-Qwen2`): in transformers' terms.
 
 They were saved by LLaVA-NeXT: one flat config for language model, vision tower and video path, other names of the
 weights, no processor. What is read here is read as it lies; no file is converted. Standard library alone, so that

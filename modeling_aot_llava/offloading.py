@@ -1,4 +1,4 @@
-"""Parameters that accelerate keeps elsewhere until they are needed."""
+"""Runs where accelerate has moved parameters away: gets those that are needed outside their own modules."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

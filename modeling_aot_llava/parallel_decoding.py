@@ -1,4 +1,4 @@
-"""Decodes the wanted frames of a video, on machines with more cores several runs of them side by side."""
+"""Runs once a video's frames are chosen: decodes them, on machines with more cores several runs side by side."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the video placeholders of a prompt are: a video is a run of them, one for each of its tokens."""
+"""Runs in each call with videos: where their placeholders are, a run for each video, one for each of its tokens."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

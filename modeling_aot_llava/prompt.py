@@ -1,4 +1,4 @@
-"""A prompt as a value: all that describes it column by column, cut, joined and fitted together."""
+"""Runs where a prompt is fitted to its videos: the prompt as a value, which is cut and joined column by column."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Encodes a prompt's videos, and makes the prompt's placeholders as many as there are tokens then."""
+"""Runs in each call with videos: encodes them, and makes the placeholders as many as there are tokens then."""
 
 from collections.abc import Sequence
 from dataclasses import replace

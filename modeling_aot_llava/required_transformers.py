@@ -1,4 +1,4 @@
-"""The transformers that this code needs."""
+"""Runs when this code is loaded: the transformers that it needs."""
 
 from transformers.utils.versions import require_version
 

@@ -1,4 +1,4 @@
-"""SigLIP's vision tower as vLLM can compile it (`compile_mm_encoder`), in one graph."""
+"""Runs in vLLM with `compile_mm_encoder`: SigLIP's vision tower as it can be compiled, in one graph."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Sinkhorn-Knopp in one launch, where PyTorch's operations are a dozen an iteration."""
+"""Runs on GPUs: Sinkhorn-Knopp in one launch, where PyTorch's operations are a dozen an iteration."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Methods that are called as the stock class's are."""
+"""Runs when the model's code is loaded: gives methods the signatures of the stock class's."""
 
 import inspect
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""LLaVA-Video's sentence about the times of a video's frames, which follows the video in the prompt."""
+"""Runs with `add_time_instruction`: LLaVA-Video's sentence about the times of a video's frames, which follows it."""
 
 from transformers.video_utils import VideoMetadata
 

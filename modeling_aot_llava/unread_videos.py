@@ -1,4 +1,4 @@
-"""Videos of a call that are yet to be read: on their way through transformers' checks, and made pixel values."""
+"""Runs in each call of the processor: brings videos yet to be read through transformers' checks, and reads them."""
 
 import os
 from typing import Any

@@ -1,4 +1,4 @@
-"""Decoded frames as upright RGB pictures, all in the size and the orientation of the first."""
+"""Runs for each frame that is decoded: makes it an upright RGB picture, of the first one's size and orientation."""
 
 from __future__ import annotations
 

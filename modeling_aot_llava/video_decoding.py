@@ -1,4 +1,4 @@
-"""Decodes a run: wanted frames of a video that are decoded in one go, from a keyframe on.
+"""Runs once a video's frames are chosen: decodes a run of them, which is those decoded in one go from a keyframe on.
 
 Fast, leaving out what nobody asked for and nothing refers to; and exactly, with every frame, where that misleads.
 """

@@ -1,4 +1,4 @@
-"""Downloads a video: within limits, and without a word of the passwords in its address."""
+"""Runs where a video is an http(s) address: downloads it within limits, and tells no password in the address."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a video's pixels to its compressed tokens: vision tower, projector and AOT, some frames at a time.
+"""Runs for each video with pixels: vision tower, projector and AOT, from these to tokens, some frames at a time.
 
 Beside those frames' activations only the tokens that their frames keep stay in memory, so that it hardly grows with a
 video's length.

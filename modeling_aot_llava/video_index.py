@@ -1,4 +1,4 @@
-"""Which frames a video has, and when each is shown.
+"""Runs once a video file is open: which frames it has, and when each is shown.
 
 The file's packets tell it, which are read without decoding anything, whether or not the container states a frame
 count, keeps a constant frame rate or reorders frames.

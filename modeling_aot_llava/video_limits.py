@@ -1,4 +1,4 @@
-"""How much of a stranger's video is read: bytes, seconds, redirects, pixels, and from which machines."""
+"""Runs while a video file is read: how much of a stranger's is, in bytes, seconds, pixels, and from which machines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads frames of a video: exactly, decoding little more than is asked for, and leaving nothing behind.
+"""Runs where a video is not decoded yet: reads its frames exactly, decoding little more, and leaves nothing behind.
 
 `video_sources` says what a video may be given as, `video_index` which frames it has, `video_decoding` decodes them.
 """

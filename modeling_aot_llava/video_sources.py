@@ -1,4 +1,4 @@
-"""What a video may be given as, and how it becomes something that PyAV can open."""
+"""Runs where a video is not decoded yet: what it may be given as, and how it becomes something that PyAV can open."""
 
 from __future__ import annotations
 

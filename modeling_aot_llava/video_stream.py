@@ -1,4 +1,4 @@
-"""A video file opened with PyAV: if its format is a video's, within limits, and with FFmpeg's complaints explained."""
+"""Runs when a video file is opened: with PyAV, if its format is a video's; explains what FFmpeg complains of."""
 
 from __future__ import annotations
 

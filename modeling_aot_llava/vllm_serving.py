@@ -1,4 +1,4 @@
-"""What AOT must know of vLLM, which serves the model through its Transformers backend (`docs/serving.md`).
+"""Runs in vLLM, which serves the model through its Transformers backend: what AOT must know of it (`docs/serving.md`).
 
 vLLM reserves the places of a video's tokens before it encodes the video. Whatever would make another number of tokens,
 or the ranks of a tensor-parallel model choose different ones, is refused when the model is built: later it would end
