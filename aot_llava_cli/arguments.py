@@ -130,6 +130,13 @@ Revision = Annotated[
 ]
 
 
+def check_source(video: str | None, model: str | None, revision: str | None) -> None:
+    """Raises `BadParameter` unless a command can begin to look for this video and this model."""
+    check_video(video)
+    check_model(model)
+    check_revision(revision, model)
+
+
 def check_video(video: str | None) -> None:
     """Raises `BadParameter` unless there is such a file, or such a folder with pictures, or this is an address."""
     if video is None or _ADDRESS.match(video) or Path(video).is_file():

@@ -17,13 +17,13 @@ from .arguments import (
     Revision,
     Video,
     check_device,
-    check_model,
-    check_revision,
+    check_source,
     check_video,
     is_encoded_file,
     read_share,
 )
 from .mini import mini_unless_named
+from .telling import say
 from .video_look import looked_at, shown
 
 _HELP = "Ask about the video. /video CLIP takes another, /ratio SHARE keeps another share of its tokens, /quit ends."
@@ -40,11 +40,9 @@ def chat(
     revision: Revision = None,
 ) -> None:
     """Ask questions about a video, one after another; it is encoded once."""
-    check_video(video)
-    check_model(model)
-    check_revision(revision, model)
-    video, model = mini_unless_named(video, model, _say)
-    _say(f"Loading {model}")
+    check_source(video, model, revision)
+    video, model = mini_unless_named(video, model, say)
+    say(f"Loading {model}")
     from . import answer, conversation
 
     answer.silence_libraries()
@@ -53,10 +51,10 @@ def chat(
     llava = answer.load_model(model, retention_ratio, revision, device, dtype)
     talk = conversation.Conversation(llava, processor, max_new_tokens, num_frames)
     _take_video(talk, video, retention_ratio)
-    _say(_HELP)
+    say(_HELP)
     while True:
         try:
-            _say("> ", end="")
+            say("> ", end="")
             line = input().strip()
         except EOFError:
             return
@@ -65,10 +63,10 @@ def chat(
         try:
             _follow(talk, line)
         except (ValueError, OSError, typer.BadParameter) as error:
-            _say(" ".join(str(error).split()))
+            say(" ".join(str(error).split()))
         except KeyboardInterrupt:  # ends an answer, not the conversation
             talk.begin_anew()
-            _say("\nStopped. The video stays; the questions before are forgotten.")
+            say("\nStopped. The video stays; the questions before are forgotten.")
 
 
 def _follow(talk: Any, line: str) -> None:
@@ -80,7 +78,7 @@ def _follow(talk: Any, line: str) -> None:
     elif command == "/ratio" and argument.strip():
         _take_video(talk, talk.video, read_share(argument.strip()))
     elif line.startswith("/"):
-        _say(_HELP)
+        say(_HELP)
     else:
         talk.ask(line)
 
@@ -88,14 +86,10 @@ def _follow(talk: Any, line: str) -> None:
 def _take_video(talk: Any, video: str, retention_ratio: float | None) -> None:
     """Encodes a video, and begins anew with it; if it cannot be read, everything stays as it was."""
     check_video(video)
-    _say(f"Reading {shown(video)}")
+    say(f"Reading {shown(video)}")
     if is_encoded_file(video):
         talk.take(video, video, retention_ratio)
     else:
         with looked_at(video) as file:
             talk.take(video, file, retention_ratio)
-    _say(f"Video tokens {talk.num_tokens}")
-
-
-def _say(text: str, end: str = "\n") -> None:
-    typer.echo(text + end, err=True, nl=False)
+    say(f"Video tokens {talk.num_tokens}")

@@ -20,12 +20,11 @@ from .arguments import (
     Revision,
     Video,
     check_device,
-    check_model,
-    check_revision,
-    check_video,
+    check_source,
     is_encoded_file,
 )
 from .mini import MINI_QUESTION, mini_unless_named
+from .telling import say
 from .video_look import looked_at, shown
 
 _Prompts = Annotated[
@@ -52,24 +51,22 @@ def generate(
     revision: Revision = None,
 ) -> None:
     """Answer questions about a video from a fraction of its video tokens."""
-    check_video(video)
-    check_model(model)
-    check_revision(revision, model)
+    check_source(video, model, revision)
     first, *others = prompts or [MINI_QUESTION if model is None else "Describe the video."]
-    video, model = mini_unless_named(video, model, _say)
+    video, model = mini_unless_named(video, model, say)
     is_encoded = is_encoded_file(video)
     # Of an encoded video the ratio cannot be another: then the call says so.
     options = {"num_frames": num_frames, "retention_ratio": retention_ratio if is_encoded else None}
     with nullcontext(video) if is_encoded else looked_at(video) as file:
-        _say(f"Question: {first}")
-        _say(f"Loading {model}")
+        say(f"Question: {first}")
+        say(f"Loading {model}")
         # Only now: torch takes seconds to import, and a typing error should be answered at once.
         from . import answer
 
         answer.silence_libraries()
         check_device(device, answer.find_device)
         processor = answer.load_processor(model, retention_ratio, revision)
-        _say(f"Reading {shown(video)}")
+        say(f"Reading {shown(video)}")
         with ThreadPoolExecutor(1) as reader:  # reads while the weights load
             reading = reader.submit(answer.read_question, processor, file, first, **options)
             llava = answer.load_model(model, retention_ratio, revision, device, dtype)
@@ -80,19 +77,15 @@ def generate(
         question = answer.read_question(processor, encoded, first)
     _answer(answer, llava, processor, question, max_new_tokens, encoded)
     for prompt in others:
-        _say(f"Question: {prompt}")
+        say(f"Question: {prompt}")
         _answer(answer, llava, processor, answer.read_question(processor, encoded, prompt), max_new_tokens, encoded)
 
 
 def _answer(answer: ModuleType, model: Any, processor: Any, question: Any, max_new_tokens: int, encoded: Any) -> None:
     num_frames = None if encoded is None else encoded.num_frames
     result = answer.stream_answer(model, processor, question, max_new_tokens, num_frames)
-    _say(
+    say(
         f"Video tokens {result.video_tokens_before} → {result.video_tokens_after} "
         f"({result.video_tokens_after / result.video_tokens_before:.1%}), "
         f"first token after {result.seconds_to_first_token:.2f} s"
     )
-
-
-def _say(text: str) -> None:
-    typer.echo(text, err=True)

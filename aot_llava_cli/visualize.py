@@ -19,13 +19,12 @@ from .arguments import (
     Revision,
     Video,
     check_device,
-    check_model,
-    check_revision,
-    check_video,
+    check_source,
     name_of_video,
     read_share,
 )
 from .mini import MINI_CLIP, mini_unless_named
+from .telling import say
 from .video_look import looked_at, shown
 
 # How a PNG file begins, and what a page has in its head.
@@ -78,16 +77,14 @@ def visualize(
     revision: Revision = None,
 ) -> None:
     """Draw which tokens of a video the language model reads, and what the others are merged into."""
-    check_video(video)
-    check_model(model)
-    check_revision(revision, model)
+    check_source(video, model, revision)
     _check_retention_ratio(retention_ratio)
     picture_file = output or Path(f"{Path(name_of_video(video or str(MINI_CLIP))).stem}.aot.png")
     page_file = picture_file.with_suffix(".html") if html else None
     _check_output(picture_file, page_file, video)
-    video, model = mini_unless_named(video, model, _say)
+    video, model = mini_unless_named(video, model, say)
     with looked_at(video) as file:
-        _say(f"Loading {model}")
+        say(f"Loading {model}")
         # Only now: torch takes seconds to import, and a typing error should be answered at once.
         from . import answer
         from .drawing.compressed_video import compress, read_frames
@@ -98,7 +95,7 @@ def visualize(
         check_device(device, answer.find_device)
         # The video before the weights: a file that cannot be read need not wait for them.
         processor = answer.load_processor(model, retention_ratio, revision)
-        _say(f"Reading {shown(video)}")
+        say(f"Reading {shown(video)}")
         frames = read_frames(processor, file, num_frames)
     llava = answer.load_model(model, retention_ratio, revision, device, dtype)
     compressed = compress(llava, processor, video, frames)
@@ -110,8 +107,8 @@ def visualize(
         write_whole(page_file, lambda file: file.write_text(page, encoding="utf-8"))
         typer.echo(page_file)
     if page_file is None and len(frames) > MANY_FRAMES:
-        _say(f"{len(frames)} frames make a large picture: --html also writes a page to step through them.")
-    _say(
+        say(f"{len(frames)} frames make a large picture: --html also writes a page to step through them.")
+    say(
         f"Video tokens {compressed.tokens_before} → {compressed.tokens_after} "
         f"({compressed.tokens_after / compressed.tokens_before:.1%})"
     )
@@ -148,7 +145,3 @@ def _check_is_not_read(file: Path, video: str | None) -> None:
         return
     if any(path.samefile(video) for path in (file, file.parent)):
         raise OSError(f"{file} is what the video is read from. Give another path.")
-
-
-def _say(text: str) -> None:
-    typer.echo(text, err=True)

@@ -12,10 +12,10 @@ from aot_llava_baselines.dycoke import DyCokeDecoder
 from aot_llava_baselines.fastv import FastVDecoder
 from aot_llava_baselines.framefusion import Fusion
 from aot_llava_baselines.interface import PromptSpan, ReducedVideo, Segment
-from aot_llava_baselines.layer_loop import CACHE
 from aot_llava_baselines.merging_decoder import MergingDecoder, merge_by_halves
 from aot_llava_baselines.pdrop import PDropDecoder
 from aot_llava_baselines.prunevid import PruneVidDecoder
+from modeling_aot_llava.cache_name import CACHE
 
 FOLDER = Path(__file__).parents[1] / "golden" / "baselines"
 
@@ -63,6 +63,14 @@ class Golden:
             decoded.append(output.last_hidden_state[0, 0])
         return hidden, torch.stack(decoded), lengths
 
+    def assert_agrees(self, decoder, prefix=""):
+        """That it keeps, remembers and computes what the file says, whose names have a prefix where it has several."""
+        hidden, decoded, lengths = self.run(decoder)
+        assert torch.equal(decoder.kept, self[f"{prefix}kept"])
+        assert lengths == self[f"{prefix}cache_lengths"].tolist()
+        assert_states(hidden, self[f"{prefix}hidden"])
+        assert_states(decoded, self[f"{prefix}decode"])
+
 
 def assert_states(actual, expected):
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-4)
@@ -74,11 +82,7 @@ def test_fastv(dropped, attention):
     golden = Golden("fastv-a", key_heads=2, attn_implementation=attention)
     kept = round(golden.span.num_tokens * (1 - dropped / 100))
     decoder = FastVDecoder(golden.model, golden.span, int(golden.numbers["K"]), kept)
-    hidden, decoded, lengths = golden.run(decoder)
-    assert torch.equal(decoder.kept, golden[f"r{dropped}_kept"])
-    assert lengths == golden[f"r{dropped}_cache_lengths"].tolist()
-    assert_states(hidden, golden[f"r{dropped}_hidden"])
-    assert_states(decoded, golden[f"r{dropped}_decode"])
+    golden.assert_agrees(decoder, f"r{dropped}_")
 
 
 def test_flashvid():
@@ -86,11 +90,7 @@ def test_flashvid():
     layer, ratio = int(golden.numbers["pruning_layer"]), float(golden.numbers["llm_retention_ratio"])
     method = build_baseline("flashvid", layer=layer, inner_ratio=ratio)
     decoder = method.wrap(golden.model, golden.span, None)
-    hidden, decoded, lengths = golden.run(decoder)
-    assert torch.equal(decoder.kept, golden["kept"])
-    assert lengths == golden["cache_lengths"].tolist()
-    assert_states(hidden, golden["hidden"])
-    assert_states(decoded, golden["decode"])
+    golden.assert_agrees(decoder)
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -100,11 +100,7 @@ def test_the_stage_of_holitom_and_earlytom(attention):
     method = build_baseline("holitom", layer=layer, inner_ratio=1 - dropped)
     # The file's video has its newline among its tokens.
     decoder = method.wrap(golden.model, PromptSpan(golden.span.start, golden.span.num_tokens - 1), None)
-    hidden, decoded, lengths = golden.run(decoder)
-    assert torch.equal(decoder.kept, golden["kept"])
-    assert lengths == golden["cache_lengths"].tolist()
-    assert_states(hidden, golden["hidden"])
-    assert_states(decoded, golden["decode"])
+    golden.assert_agrees(decoder)
 
 
 def test_dropped_tokens_are_merged_one_after_another():
@@ -215,11 +211,7 @@ def test_prunevid():
     assert sum(s.num_static + s.num_frames * s.num_dynamic for s in segments) == golden.span.num_tokens
     layer, alpha = int(golden.numbers["selected_layer"]), float(golden.numbers["alpha"])
     decoder = PruneVidDecoder(golden.model, golden.span, layer, segments, alpha)
-    hidden, decoded, lengths = golden.run(decoder)
-    assert torch.equal(decoder.kept, golden["kept"])
-    assert lengths == golden["cache_lengths"].tolist()
-    assert_states(hidden, golden["hidden"])
-    assert_states(decoded, golden["decode"])
+    golden.assert_agrees(decoder)
 
 
 def test_dycoke():

@@ -12,6 +12,7 @@ import shutil
 import pytest
 import torch
 import transformers
+from older_names import PRE_5_NAMES
 from random_checkpoint import random_model, save_random_checkpoint
 from safetensors.torch import load_file, save_file
 from transformers import (
@@ -28,14 +29,7 @@ SMALL = {"vision_config": {"image_size": 56, "patch_size": 8}}
 # The default window of 9 does not fit a grid of 7 x 7.
 FITTING = {"local_window_size": 3}
 
-# What a parameter of the model in memory was called in files.
-PRE_5_NAMES = {
-    "model.language_model.": "language_model.model.",
-    "lm_head.": "language_model.lm_head.",
-    "model.vision_tower.": "vision_tower.vision_model.",
-    "model.multi_modal_projector.": "multi_modal_projector.",
-    "model.image_newline": "image_newline",
-}
+# The same in later files.
 V5_NAMES = {"": ""}
 V5_NAMES_OF_4_52 = {"model.vision_tower.": "model.vision_tower.vision_model.", "": ""}
 

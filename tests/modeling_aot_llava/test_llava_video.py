@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from reference import make_video, small_config
+from reference.naive_newlines import with_newlines_by_hand
 from safetensors import safe_open
 
 from modeling_aot_llava import AOTLlavaOnevisionConfig
@@ -34,20 +35,17 @@ def read(name):
     return {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}, numbers
 
 
-def with_newlines_by_hand(tokens_of_frames, newline, position, side):
-    """tokens_of_frames: for each frame a dict from position on the pooled grid to its token."""
-    rows = []
-    for tokens in tokens_of_frames:
-        for place in range(side * side):
-            if place in tokens:
-                rows.append(tokens[place])
-            if position == "grid" and place % side == side - 1:
-                rows.append(newline)
-        if position == "frame":
-            rows.append(newline)
-    if position == "one_token":
-        rows.append(newline)
-    return torch.stack(rows)
+def released_without_clips(golden, numbers):
+    """The compressed video of a file whose program had no clips."""
+    config = AOTLlavaOnevisionConfig(
+        recipe="released",
+        clip_segmentation="none",
+        num_anchors=int(numbers["anchors"]),
+        mm_spatial_pool_mode="average",
+        mm_newline_position="grid",
+    )
+    features, attention = golden["features"], (golden["shallow_attention"], golden["deep_attention"])
+    return compress_video_features(features, *attention, config), config
 
 
 # --- Golden vectors -------------------------------------------------------------------------------
@@ -67,14 +65,7 @@ def test_the_uncompressed_video_is_llava_nexts(mode, position):
 @pytest.mark.parametrize("name", INTRA_ONLY)
 def test_released_without_clips_is_the_authors_script(name):
     golden, numbers = read(name)
-    config = AOTLlavaOnevisionConfig(
-        recipe="released",
-        clip_segmentation="none",
-        num_anchors=int(numbers["anchors"]),
-        mm_spatial_pool_mode="average",
-        mm_newline_position="grid",
-    )
-    video = compress_video_features(golden["features"], golden["shallow_attention"], golden["deep_attention"], config)
+    video, config = released_without_clips(golden, numbers)
     num_tokens, num_newlines, tolerance = INTRA_ONLY[name]
     assert torch.equal(video.anchors.all, golden["anchor_mask"].bool())
     assert torch.equal(video.pooled_kept, golden["pooled_mask"].bool())
@@ -88,14 +79,7 @@ def test_released_without_clips_is_the_authors_script(name):
 def test_before_the_clips_the_program_is_the_same_with_and_without_them():
     """With clips newlines take part in its transport, which is refused here; anchors and pooling are comparable."""
     golden, numbers = read("aot_inter_frames32_anchors108")
-    config = AOTLlavaOnevisionConfig(
-        recipe="released",
-        clip_segmentation="none",
-        num_anchors=int(numbers["anchors"]),
-        mm_spatial_pool_mode="average",
-        mm_newline_position="grid",
-    )
-    video = compress_video_features(golden["features"], golden["shallow_attention"], golden["deep_attention"], config)
+    video, _ = released_without_clips(golden, numbers)
     kept = golden["pooled_mask"].bool()
     assert torch.equal(video.anchors.all, golden["anchor_mask"].bool())
     assert torch.equal(video.pooled_kept, kept)

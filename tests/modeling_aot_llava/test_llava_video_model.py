@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_checkpoint import random_processor
+from reference.naive_newlines import with_newlines_by_hand
 
 from modeling_aot_llava import AOTLlavaOnevisionProcessor
 
@@ -62,17 +63,7 @@ def pooled_by_hand(stock, pixels, mode):
 
 def with_all_newlines(pooled, newline, position):
     side = int(pooled.shape[1] ** 0.5)
-    rows = []
-    for frame in pooled:
-        for place, token in enumerate(frame):
-            rows.append(token)
-            if position == "grid" and place % side == side - 1:
-                rows.append(newline)
-        if position == "frame":
-            rows.append(newline)
-    if position == "one_token":
-        rows.append(newline)
-    return torch.stack(rows)
+    return with_newlines_by_hand([dict(enumerate(frame)) for frame in pooled], newline, position, side)
 
 
 # --- Uncompressed: the base model -----------------------------------------------------------------

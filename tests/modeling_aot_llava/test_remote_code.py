@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from older_names import PRE_5_NAMES
 from PIL import Image
 from random_checkpoint import save_random_checkpoint
 from safetensors.torch import load_file, save_file
@@ -30,13 +31,6 @@ PACKAGE = Path(modeling_aot_llava.__file__).parent
 ENTRIES = ("configuration_aot_llava.py", "modeling_aot_llava.py", "processing_aot_llava.py")
 # huggingface_hub 1 brings the first, 2 the second; they are imported when something is downloaded.
 HTTP_CLIENTS = {"httpx", "httpx2"}
-PRE_5_NAMES = {
-    "model.language_model.": "language_model.model.",
-    "lm_head.": "language_model.lm_head.",
-    "model.vision_tower.": "vision_tower.vision_model.",
-    "model.multi_modal_projector.": "multi_modal_projector.",
-    "model.image_newline": "image_newline",
-}
 
 FRESH_PROCESS = '''
 import json, logging, os, sys
