@@ -14,6 +14,7 @@ from hub_upload import hub as hub_module
 from hub_upload import publisher
 from hub_upload import push as push_module
 from hub_upload.operating_point import OperatingPoint
+from hub_upload.package_code import package_code
 
 BASE = "llava-hf/llava-onevision-qwen2-7b-ov-hf"
 CARD = "---\nlicense: apache-2.0\nlanguage:\n- en\n- zh\npipeline_tag: image-text-to-text\n---\n# The base\n"
@@ -92,3 +93,10 @@ def assert_pushed(result):
 
 def changing_requests(server):
     return [request for request in server.requests if request.method not in ("GET", "HEAD")]
+
+
+def assert_published(server, base_folder, branch="main"):
+    """me/aot has the base's files and weights, and the package's code."""
+    files = server.tree("me/aot", branch)
+    assert {path: files[path] for path in files if path.endswith(".safetensors")} == weights_of(base_folder)
+    assert set(files) == {*files_of(base_folder), *package_code(), ".gitattributes"}

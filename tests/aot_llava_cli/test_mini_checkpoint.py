@@ -28,6 +28,10 @@ NAMES = (
 FULL, AOT, LIGHTER, BEST, RANDOM = (SETTINGS[name] for name in NAMES)
 
 
+# Minutes, so `.ci/run` measures what training has brought, and the README's command leaves it out.
+measured = pytest.mark.training
+
+
 @pytest.fixture(scope="module")
 def right():
     """Right answers to all questions about the clips under each setting, and the number of questions."""
@@ -49,12 +53,14 @@ def right():
     return right, asked
 
 
+@measured
 def test_it_answers_from_all_tokens(right):
     """84.3 % on these clips, 87.4 % on those of the model card; the rest is for machines that round in another way."""
     right, asked = right
     assert right[FULL.name] >= 0.84 * asked
 
 
+@measured
 @pytest.mark.parametrize(
     "setting", [AOT, LIGHTER, BEST], ids=["defaults", "lighter merging along time", "local, cosine"]
 )
@@ -64,6 +70,7 @@ def test_a_tenth_of_the_tokens_keeps_95_percent_of_the_right_answers(right, sett
     assert right[setting.name] >= 0.95 * right[FULL.name]
 
 
+@measured
 def test_random_tokens_are_much_worse(right):
     """By 10.9, 12.8 and 14.0 points on these clips."""
     right, asked = right
