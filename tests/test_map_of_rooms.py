@@ -88,6 +88,12 @@ def test_arrows_between_rooms_are_the_imports_and_run_one_way():
     assert arrows_of(ROOMS) <= imported
 
 
+@pytest.mark.parametrize("room", boxes_of(ROOMS)["reading"])
+def test_a_room_that_reads_videos_says_first_when_it_runs(room):
+    """Whoever looks through a repository's code on the Hub sees what of it runs for them."""
+    assert ast.get_docstring(ast.parse((ROOT / PACKAGE / f"{room}.py").read_text("utf-8"))).startswith("Runs ")
+
+
 def test_no_package_holds_more_than_a_third_of_the_lines():
     lines = {
         package: sum(len(file.read_text(encoding="utf-8").splitlines()) for file in (ROOT / package).rglob("*.py"))
