@@ -2,7 +2,6 @@
 
 import shutil
 import sys
-import warnings
 
 from .options import check_results_folder, make_parser
 from .plot import draw, require_matplotlib
@@ -41,14 +40,13 @@ def main(arguments: list[str] | None = None, prog: str = "python -m benchmarks")
     from .report import as_text, make_report, write_json
     from .shapes import SHAPES, build_models, fill_in_defaults
 
-    with progress, warnings.catch_warnings():
+    with progress:
         try:
             device = choose_device(options.device)
         except ValueError as error:
             parser.error(f"argument --device: {error}")
         fill_in_defaults(options, device)
         transformers.logging.set_verbosity_error()
-        warnings.simplefilter("ignore", FutureWarning)  # of transformers, amid the line of the progress
         torch.manual_seed(0)
         progress.say("making the weights")
         stock, aot = build_models(SHAPES[options.shape], getattr(torch, options.dtype), device)
