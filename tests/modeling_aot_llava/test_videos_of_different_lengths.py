@@ -96,16 +96,29 @@ def test_full_prompts_of_the_stock_processor_are_cut_down_each_to_its_own_budget
 
 
 def test_no_padding_frame_is_looked_at(model, processor, make_video):
+    """It is NaN, and would make NaN of all that it meets."""
     inputs = ask(processor, ["<video>What?", "And <video>?"], [make_video(2, 0), make_video(6, 1)])
-    expected = new_text(model, inputs)
+    assert inputs["pixel_values_videos"][0, 2:].isnan().all()
     seen = []
     handle = model.model.vision_tower.register_forward_hook(lambda _, args, __: seen.append(len(args[0])))
     try:
-        inputs["pixel_values_videos"][0, 2:] = float("nan")
-        assert torch.equal(new_text(model, inputs), expected)
+        actual = new_text(model, inputs)
     finally:
         handle.remove()
     assert sum(seen) == 2 + 6
+    inputs["pixel_values_videos"][0, 2:] = 0
+    assert torch.equal(new_text(model, inputs), actual)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("ratio", [0.25, 1.0])
+def test_numbers_of_frames_that_a_collator_has_lost(model, processor, make_video, ratio, dtype):
+    videos = [make_video(2, 0), make_video(6, 1)]
+    inputs = ask(processor, ["<video>What?", "And <video>?"], videos, retention_ratio=ratio).to(dtype)
+    del inputs["num_video_frames"]
+    for call in (model, model.generate):
+        with pytest.raises(ValueError, match="`num_video_frames` is None, but `pixel_values_videos` is padded"):
+            call(**inputs)
 
 
 @given(
