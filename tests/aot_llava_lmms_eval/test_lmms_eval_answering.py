@@ -195,6 +195,18 @@ def test_llava_video(method, conversations, monkeypatch):
     assert f"{video}\nThe video lasts for 8.00 seconds, and 4 frames are uniformly sampled from it." in prompt
 
 
+def test_flashvid_runs_llava_video_with_a_newline_after_each_frame(conversations):
+    settings = {"mm_spatial_pool_mode": "average", "retention_ratio": 0.5, "inner_ratio": 0.5, "layer": 2}
+    model = answerer("flashvid", mm_newline_position="frame", keep_encoded_gib=0, **settings)
+    asked = [conversations[0], conversations[2]]
+    together = model.answer(asked, OPTIONS)
+    assert together == [model.answer([one], OPTIONS)[0] for one in asked]
+    (batch,) = model.prepare(asked).batches
+    side = model.model.config.pooled_grid_size
+    placeholders = (batch.inputs["input_ids"] == model.processor.video_token_id).sum(1)
+    assert placeholders.tolist() == [4 * (side**2 + 1)] * 2
+
+
 def test_settings_are_checked_before_weights_are_read(tmp_path):
     (tmp_path / "config.json").write_text((MINI_CHECKPOINT / "config.json").read_text())
     for method, arguments, complaint in (
