@@ -222,9 +222,11 @@ class FlashVID(Baseline):
             merging_threshold=self.merging_threshold,
             merging=self.merging,
         )
+        tokens = tokens.to(video.tokens)
+        if video.newline_position == "one_token":
+            return ReducedVideo(tokens)
         ends = newline_places(len(video.tokens), video.side, video.newline_position)
-        rows = insert_newlines(tokens.to(video.tokens), places, video.newline, ends)
-        return ReducedVideo(rows[:-1], last_newline_competes=video.newline_position == "frame")
+        return ReducedVideo(insert_newlines(tokens, places, video.newline, ends)[:-1], last_newline_competes=True)
 
     @property
     def works_inside(self) -> bool:
