@@ -1,8 +1,9 @@
 """FlashVID (arXiv 2602.08024, ICLR 2026): distinct tokens of each frame, the others merged in trees along time.
 
-Program: `Fanziyang-v/FlashVID` 1d37422, `flashvid/`, for LLaVA-OneVision. Settings of its scripts, the same for all
-ratios: e 1.25, alpha 0.7, tau 0.8, segments at 0.9 and at least 8 of them, K 20, rho 0.3. A ratio is the mean over the
-layers of the language model: at 10 % the first 20 read 12.8 %, the others 3.8 %.
+Program: `Fanziyang-v/FlashVID` 1d37422, `flashvid/`, for LLaVA-OneVision, and for LLaVA-Video with a newline after
+each frame; on its checkpoints' own newlines, after each row, the program raises. Settings of its scripts, the same for
+all ratios: e 1.25, alpha 0.7, tau 0.8, segments at 0.9 and at least 8 of them, K 20, rho 0.3. A ratio is the mean over
+the layers of the language model: at 10 % the first 20 read 12.8 %, the others 3.8 %.
 
 The program's trees do not average: a root becomes the sum of its whole tree divided by one more than the number of its
 *direct* children, so tokens that stay alike over many frames come out many times too long. The published results are
@@ -12,13 +13,16 @@ still in it, so a place may be kept twice.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from transformers import LlavaOnevisionConfig
+
+from modeling_aot_llava.spatial_pooling import insert_newlines
+from modeling_aot_llava.token_budget import newline_places
 
 from .fastv import FastVDecoder, check_depth
 from .interface import (
@@ -175,6 +179,7 @@ class FlashVID(Baseline):
     """
 
     name: ClassVar[str] = "flashvid"
+    newline_positions: ClassVar[tuple[str, ...]] = ("one_token", "frame")
 
     retention_ratio: float = 0.10
     expansion: float = 1.25
@@ -208,7 +213,7 @@ class FlashVID(Baseline):
 
     def reduce(self, video: EncodedVideo) -> ReducedVideo:
         budget = self.budget(video.tokens.shape[1])
-        tokens, _ = flashvid(
+        tokens, places = flashvid(
             video.tokens,
             video.attention,
             segment_lengths(video.tokens, self.segment_threshold, self.num_segments),
@@ -217,7 +222,11 @@ class FlashVID(Baseline):
             merging_threshold=self.merging_threshold,
             merging=self.merging,
         )
-        return ReducedVideo(tokens.to(video.tokens))
+        tokens = tokens.to(video.tokens)
+        if video.newline_position == "one_token":
+            return ReducedVideo(tokens)
+        ends = newline_places(len(video.tokens), video.side, video.newline_position)
+        return ReducedVideo(insert_newlines(tokens, places, video.newline, ends)[:-1], last_newline_competes=True)
 
     @property
     def works_inside(self) -> bool:
@@ -230,6 +239,8 @@ class FlashVID(Baseline):
     def wrap(self, language_model: nn.Module, span: PromptSpan, video: ReducedVideo) -> nn.Module | None:
         if not self.works_inside:
             return None
+        if video.last_newline_competes:
+            span = replace(span, num_tokens=span.num_tokens + 1)
         return FastVDecoder(language_model, span, self.layer, math.ceil(span.num_tokens * self.inner_ratio))
 
     def num_video_tokens(self, num_frames: int, tokens_per_frame: int) -> int:

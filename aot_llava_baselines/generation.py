@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from modeling_aot_llava.call_videos import ENCODED_TOKENS, CallVideos
 from modeling_aot_llava.placeholder_spans import find_placeholder_spans
 
 from .encoding import encode_video, newline_position_of
@@ -52,6 +53,7 @@ class BaselineGenerator:
         input_ids: Tensor,
         pixel_values_videos: Tensor | None = None,
         attention_mask: Tensor | None = None,
+        num_video_frames: Tensor | None = None,
         **options: Any,
     ) -> Tensor:
         """Answers each row's prompt about its video, row by row.
@@ -60,14 +62,18 @@ class BaselineGenerator:
             input_ids: (rows, columns) with the placeholders of all tokens of one video a row, newlines included.
             pixel_values_videos: (rows, F, channels, height, width).
             attention_mask: (rows, columns), 0 where a row is padded.
+            num_video_frames: (rows,), how many frames of each video are no padding; None for all.
             options: of `generate`.
 
         Returns:
             (rows, columns + longest answer): each row as it came, and its answer, padded on the right.
 
         Raises:
-            ValueError: if there is not one video a row, the placeholders do not fit it, or the cache is off.
+            ValueError: if there is not one video a row, it was encoded before, the placeholders do not fit it, or the
+                cache is off.
         """
+        if options.get(ENCODED_TOKENS) is not None:
+            raise ValueError(f"`{ENCODED_TOKENS}` are what AOT made of a video: give a method the video itself.")
         if pixel_values_videos is None:
             return self.model.generate(input_ids=input_ids, attention_mask=attention_mask, **options)
         if len(pixel_values_videos) != len(input_ids):
@@ -78,10 +84,12 @@ class BaselineGenerator:
         if options.get("use_cache") is False:
             raise ValueError("use_cache is False, but the methods need a cache: leave it out.")
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        videos = CallVideos(pixel_values_videos, num_video_frames=num_video_frames)
+        videos.check()
         answers = []
-        for row, pixels, row_mask in zip(input_ids, pixel_values_videos, mask):
+        for row, pixels, num_frames, row_mask in zip(input_ids, pixel_values_videos, videos.num_frames, mask):
             prompt = row[row_mask.bool()].unsqueeze(0)
-            video = encode_video(self.model, pixels.unsqueeze(0), self.pooling_head, self.method)
+            video = encode_video(self.model, pixels[None, :num_frames], self.pooling_head, self.method)
             answers.append(self.answer(prompt, self.method.reduce(video), video.num_placeholders, **options))
         padding = self.model.generation_config.pad_token_id or 0
         padded = nn.utils.rnn.pad_sequence(answers, batch_first=True, padding_value=padding)

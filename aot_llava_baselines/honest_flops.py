@@ -73,13 +73,13 @@ def _stock(video: tuple[int, int]) -> Row:
 
 def honest_costs(video: tuple[int, int] = ONEVISION) -> Iterator[Row]:
     """Every method that is defined for a model, at every ratio that it has."""
-    position = "one_token" if video == ONEVISION else "grid"
+    positions = {"one_token"} if video == ONEVISION else {"grid", "frame"}
     yield _stock(video)
     for ratio in RATIOS:
         percent = round(100 * ratio)
         yield Row("AOT", percent, Baseline(), video, round(ratio * math.prod(video)))
         for what, method in _methods(ratio):
-            if position in method.newline_positions:
+            if positions & set(method.newline_positions):
                 yield Row(what, percent, method, video)
     for what, method, percent in (
         ("DyCoke, k = 1", build_baseline("dycoke"), 25),
@@ -87,7 +87,7 @@ def honest_costs(video: tuple[int, int] = ONEVISION) -> Iterator[Row]:
         ("PDrop, layers 2, 7, 14", build_baseline("pdrop"), 12.5),
         ("FrameFusion, on average", build_baseline("framefusion"), 30),
     ):
-        if position in method.newline_positions:
+        if positions & set(method.newline_positions):
             yield Row(what, percent, method, video)
 
 

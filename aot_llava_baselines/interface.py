@@ -30,8 +30,8 @@ class EncodedVideo:
         frame_features: (F, C), one global feature a frame.
         frame_attention: (F, P), how much of each token is in its frame's global feature.
         newline: (D,), the base model's `image_newline`.
-        newline_position: where the base model has it: "one_token" after the video (LLaVA-OneVision), or "grid" after
-            each row of each frame (LLaVA-Video).
+        newline_position: where the base model has it: "one_token" after the video (LLaVA-OneVision), "grid" after each
+            row of each frame (LLaVA-Video), or "frame" after each frame.
         stock_frames: how many frames the base model reads, where the tower's run has left fewer.
         runs: first and last frame of each run of like frames (EarlyTom).
         frames_per_layer: how many frames each layer of the tower read, where it is not all.
@@ -100,6 +100,7 @@ class ReducedVideo:
         places: (n,), their places in the unreduced video, where the method keeps its position ids; else None, and
             positions are counted anew.
         end: place of the newline that ends the video; None with `places`.
+        last_newline_competes: whether the newline that ends the video may be dropped inside the model like the tokens.
         segments: of PruneVid; they say which tokens compete with each other inside the model.
         tokens_per_frame: of FrameFusion, which compares the same place of all frames inside the model.
     """
@@ -107,6 +108,7 @@ class ReducedVideo:
     tokens: Tensor
     places: Tensor | None = None
     end: int | None = None
+    last_newline_competes: bool = False
     segments: Sequence[Segment] = ()
     tokens_per_frame: int | None = None
 

@@ -81,9 +81,9 @@ class _Prompt:
     key: Hashable | None
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """Prompts of one shape fit into one batch."""
-        return (len(self.images), *(len(frames) for frames, _ in self.videos))
+    def visuals(self) -> tuple[int, int]:
+        """How many pictures and videos; prompts with as many fit into one batch, however long the videos are."""
+        return len(self.images), len(self.videos)
 
 
 class Preparer:
@@ -128,8 +128,8 @@ class Preparer:
                 conversation, videos, key = _without_videos(conversation), [], None
                 text = self._text(conversation)
             prompts[row] = _Prompt(text, [load_image(image) for image in conversation.images], videos, key)
-        by_shape = sorted(prompts, key=lambda row: prompts[row].shape)
-        for _, alike in groupby(by_shape, key=lambda row: prompts[row].shape):
+        by_visuals = sorted(prompts, key=lambda row: prompts[row].visuals)
+        for _, alike in groupby(by_visuals, key=lambda row: prompts[row].visuals):
             rows = tuple(alike)
             prepared.batches.append(self._batch(rows, [prompts[row] for row in rows]))
         return prepared

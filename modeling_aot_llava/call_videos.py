@@ -76,6 +76,11 @@ class CallVideos:
                 "channels, height, width): pass it as the processor gives it."
             )
         num_pixels = 0 if pixels is None else len(pixels)
+        if num_frames is None and pixels is not None and bool(pixels[:, -1, 0, 0, 0].isnan().any()):
+            raise ValueError(
+                f"`{NUM_FRAMES}` is None, but `pixel_values_videos` is padded, for its videos are not equally long: "
+                "pass all that the processor returned; a data collator must keep it, too."
+            )
         if num_frames is not None:
             counts = num_frames.flatten().tolist()
             longest = 0 if pixels is None else pixels.shape[1]
@@ -157,10 +162,16 @@ def as_tensors(videos: Sequence[EncodedVideo | None]) -> dict[str, Tensor]:
 
 
 def padded_frames(videos: Sequence[Any]) -> dict[str, Tensor]:
-    """Videos of different lengths, (F, channels, height, width) each, as one tensor, and how many frames each has."""
+    """Videos of different lengths, (F, channels, height, width) each, as one tensor, and how many frames each has.
+
+    The padding is NaN, which no video has: so it is noticed where the numbers of frames are lost on the way.
+    """
     pixels = [torch.as_tensor(video) for video in videos]
     longest = max(map(len, pixels))
-    padded = [functional.pad(video, (0, 0) * (video.ndim - 1) + (0, longest - len(video))) for video in pixels]
+    padding = float("nan") if all(map(torch.is_floating_point, pixels)) else 0
+    padded = [
+        functional.pad(video, (0, 0) * (video.ndim - 1) + (0, longest - len(video)), value=padding) for video in pixels
+    ]
     return {"pixel_values_videos": torch.stack(padded), NUM_FRAMES: torch.tensor([len(video) for video in pixels])}
 
 

@@ -123,8 +123,8 @@ class AOTLlavaOnevisionProcessor(LlavaOnevisionProcessor):
     - videos that are not decoded yet are read with PyAV: `num_frames` frames, uniformly from the first to the last.
       They may be given as all that [`~video_reading.read_video`] takes: path, `file://`, `http(s)://` or `data:`
       address, bytes, `io.BytesIO`, folder of frame pictures; here and in a conversation alike.
-    - videos of different lengths are padded to the longest, and `num_video_frames`, (videos,), tells how many frames
-      of each are its own; the model looks at no other.
+    - videos of different lengths are padded to the longest with NaN, and `num_video_frames`, (videos,), tells how many
+      frames of each are its own; the model looks at no other.
     - a video may be an [`~encoded_video.EncodedVideo`], or the path of its file. Then `encoded_video_tokens`, (encoded
       videos, longest n, D), `encoded_video_lengths`, (all videos of the call,), and `encoded_video_marks` are returned
       for it, and no pixels.

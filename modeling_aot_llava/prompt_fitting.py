@@ -106,7 +106,10 @@ def encode_pixels(
     vision_feature_layer: int | list[int] | None = None,
     vision_feature_select_strategy: str | None = None,
 ) -> BaseModelOutputWithPooling:
-    """The videos that come as pixels, those of one length together; no frame that pads a video is looked at."""
+    """The videos that come as pixels, those of one length together; no frame that pads a video is looked at.
+
+    The tokens are a tensor, as the stock model's, where the call is as plain as its calls are, else a list.
+    """
     of_layers = (vision_feature_layer, vision_feature_select_strategy)
     num_frames = videos.num_frames
     features: dict[int, Tensor] = {}
@@ -124,7 +127,7 @@ def encode_pixels(
         else:  # without the vision tower's own states, which would stay in memory as long as the answer is written
             compressed = model.compress_videos(pixels, *of_layers, kept)
             outputs = BaseModelOutputWithPooling(pooler_output=model.with_newlines(compressed))
-        if len(members) == len(num_frames):
+        if videos.are_plain:
             return outputs
         features.update(zip(members, outputs.pooler_output))
     return BaseModelOutputWithPooling(pooler_output=[features[video] for video in range(len(num_frames))])
@@ -186,8 +189,11 @@ def _is_placeholder(model, prompt: Prompt) -> Tensor:
 
 
 def as_one_tensor(mm_encoder_outputs: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Videos of different counts in one tensor, as the parent's `forward` wants them; its `generate` wants a list."""
+    """Videos of different counts in one tensor, as the parent's `forward` wants them; its `generate` wants a list.
+
+    It is (tokens, 1, D), for DataParallel joins what the rows of a batch gave on several devices along the first axis.
+    """
     video = (mm_encoder_outputs or {}).get("video")
     if video is None or isinstance(video.pooler_output, Tensor):
         return mm_encoder_outputs
-    return {**mm_encoder_outputs, "video": replace(video, pooler_output=torch.cat(video.pooler_output)[None])}
+    return {**mm_encoder_outputs, "video": replace(video, pooler_output=torch.cat(video.pooler_output)[:, None])}

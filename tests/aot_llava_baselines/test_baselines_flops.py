@@ -149,9 +149,10 @@ def test_llava_videos_methods_with_the_tower():
     stock = rows["all tokens", 100]
     assert [round(value / 1e12, 2) for value in (stock.cost.tower, stock.cost.eq17)] == [2 * 10.25 + 0.01, 80.16]
     assert {type(row.method).name for row in rows.values() if row.what not in ("all tokens", "AOT")} == {
-        name for name, kind in BASELINES.items() if "grid" in kind.newline_positions
+        name for name, kind in BASELINES.items() if {"grid", "frame"} & set(kind.newline_positions)
     }
     assert rows["VidCom2", 10].num_tokens == 1105
+    assert rows["FlashVID", 10].num_tokens == 64 * 22  # and a newline after each frame, which is not counted
 
 
 def test_all_methods_are_there():

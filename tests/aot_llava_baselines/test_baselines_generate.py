@@ -5,13 +5,14 @@ import dataclasses
 import pytest
 import torch
 from greedy_by_hand import NEW_TOKENS, greedy_by_hand
-from random_checkpoint import random_model
+from random_checkpoint import random_model, random_processor
 from small_model import SMALL
 from transformers import LlavaOnevisionForConditionalGeneration, SiglipVisionConfig, SiglipVisionModel
 
 from aot_llava_baselines import BASELINES, BaselineGenerator, PoolingHead, build_baseline
 from aot_llava_baselines.encoding import encode_video
 from aot_llava_baselines.generation import with_language_model
+from modeling_aot_llava import AOTLlavaOnevisionProcessor
 
 NUM_FRAMES = 8
 
@@ -177,6 +178,23 @@ def test_rows_are_answered_as_alone_and_the_model_stays_as_it_was(name, four_lay
     assert torch.equal(both, torch.stack(alone))
     after = four_layers.generate(**batch, max_new_tokens=NEW_TOKENS, do_sample=False, eos_token_id=None)
     assert torch.equal(before, after)
+
+
+@pytest.mark.parametrize("name", ["visionzip", "fastvid", "earlytom", "fastv", "flashvid in the model"])
+def test_videos_of_different_lengths_are_answered_as_alone(name, four_layers, make_video):
+    processor = random_processor(AOTLlavaOnevisionProcessor, four_layers.config)
+    texts, videos = ["<video>What?", "And <video>?", "<video>Why?"], [make_video(length) for length in (8, 5, 8)]
+
+    def ask(texts, videos):
+        return processor(text=texts, videos=videos, padding=True, return_tensors="pt", retention_ratio=1.0)
+
+    batch = ask(texts, videos)
+    assert batch["num_video_frames"].tolist() == [8, 5, 8]
+    alone = [answers(four_layers, method(name), ask([one], [video]))[0] for one, video in zip(texts, videos)]
+    assert torch.equal(answers(four_layers, method(name), batch), torch.stack(alone))
+    del batch["num_video_frames"]
+    with pytest.raises(ValueError, match="`num_video_frames` is None, but `pixel_values_videos` is padded"):
+        answers(four_layers, method(name), batch)
 
 
 @pytest.mark.parametrize("name", INSIDE_THE_MODEL)
@@ -362,6 +380,13 @@ def test_prompts_that_do_not_fit(four_layers, inputs, stock_processor):
         answers(four_layers, method("fastv"), {**batch, "pixel_values_videos": torch.zeros(2, 8, 3, 56, 56)})
     with pytest.raises(ValueError, match="placeholders, but this video needs 65"):
         answers(four_layers, method("fastv"), {**batch, "pixel_values_videos": torch.zeros(1, 4, 3, 56, 56)})
+
+
+def test_what_aot_made_of_a_video_is_no_methods(four_layers, inputs):
+    batch = inputs("<video>")
+    del batch["pixel_values_videos"]
+    with pytest.raises(ValueError, match="`encoded_video_tokens` are what AOT made of a video"):
+        answers(four_layers, method("fastv"), {**batch, "encoded_video_tokens": torch.zeros(1, 4, 64)})
 
 
 def test_a_cache_is_needed(four_layers, inputs):

@@ -89,7 +89,7 @@ def test_flashvid():
     golden = Golden("flashvid-llm-a", Qwen2Config, Qwen2Model, key_heads=2)
     layer, ratio = int(golden.numbers["pruning_layer"]), float(golden.numbers["llm_retention_ratio"])
     method = build_baseline("flashvid", layer=layer, inner_ratio=ratio)
-    decoder = method.wrap(golden.model, golden.span, None)
+    decoder = method.wrap(golden.model, golden.span, ReducedVideo(golden["inputs_embeds"]))
     golden.assert_agrees(decoder)
 
 

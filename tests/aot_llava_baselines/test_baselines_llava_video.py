@@ -1,4 +1,9 @@
-"""The methods on LLaVA-Video's path: average pooling, and a newline after each row of each frame."""
+"""The methods on LLaVA-Video's path: average pooling, and a newline after each row of each frame.
+
+FlashVID's program runs it with a newline after each frame.
+"""
+
+import math
 
 import pytest
 import torch
@@ -8,6 +13,8 @@ from random_checkpoint import random_processor
 from aot_llava_baselines import BASELINES, BaselineGenerator, build_baseline
 from aot_llava_baselines.encoding import encode_video
 from aot_llava_baselines.fastvid import fastvid_llava_video, segment_lengths
+from aot_llava_baselines.flashvid import flashvid
+from aot_llava_baselines.flashvid import segment_lengths as segments_of_flashvid
 from modeling_aot_llava import AOTLlavaOnevisionProcessor
 
 LLAVA_VIDEO = {"mm_spatial_pool_mode": "average", "mm_newline_position": "grid"}
@@ -142,6 +149,57 @@ def test_methods_in_the_model_choose_among_newlines_too(name, first_layer, last_
     text = batch["input_ids"].shape[1] - first_layer
     assert lengths[layers[0]] == first_layer + text
     assert lengths[layers[-1]] == last_layer + text
+
+
+@pytest.fixture(scope="module")
+def frame_newlines(build_model, make_video):
+    """A model with a newline after each frame, and its inputs for one question."""
+    fields = {"mm_spatial_pool_mode": "average", "mm_newline_position": "frame"}
+    model = build_model(**fields, retention_ratio=1.0, text_config={"num_hidden_layers": 4})
+    processor = random_processor(AOTLlavaOnevisionProcessor, model.config)
+    return model, processor(text="Tell: <video> What?", videos=[make_video(NUM_FRAMES)], return_tensors="pt")
+
+
+@torch.inference_mode()
+def test_flashvid_with_a_newline_after_each_frame(frame_newlines):
+    model, batch = frame_newlines
+    ids = batch["input_ids"]
+    where = (ids[0] == model.config.video_token_id).nonzero().flatten()
+    first, after = int(where[0]), int(where[-1]) + 1
+    assert after - first == NUM_FRAMES * (SIDE**2 + 1)
+    video = encode_video(model, batch["pixel_values_videos"])
+    method = build_baseline("flashvid", retention_ratio=0.4, inner_ratio=1.0)
+    budget = method.budget(SIDE**2)
+    tokens, places = flashvid(
+        video.tokens, video.attention, segments_of_flashvid(video.tokens, 0.9, 8), budget=budget, num_chosen=4
+    )
+    rows = []
+    for frame in range(NUM_FRAMES):
+        rows += [*tokens[places // SIDE**2 == frame], video.newline]
+    text = model.get_input_embeddings()(ids)
+    embeds = torch.cat([text[0, :first], torch.stack(rows), text[0, after:]])[None]
+    positions = torch.arange(embeds.shape[1])[None]
+    assert answers(model, method, batch)[0].tolist() == greedy_by_hand(model, embeds, positions)
+
+
+@pytest.mark.parametrize("inner_ratio", [0.3, 1.0])
+def test_flashvid_may_drop_the_newlines_of_frames_inside_the_model(frame_newlines, inner_ratio):
+    """All of them, that which ends the video too: n counts them in its cut before layer K."""
+    model, batch = frame_newlines
+    lengths = {}
+
+    def note_length(layer, given):
+        lengths.setdefault(layer, given[0].shape[1])
+
+    layers = model.model.language_model.layers
+    hooks = [layer.register_forward_pre_hook(note_length) for layer in layers]
+    answers(model, build_baseline("flashvid", retention_ratio=0.4, layer=2, inner_ratio=inner_ratio), batch)
+    for hook in hooks:
+        hook.remove()
+    text = batch["input_ids"].shape[1] - NUM_FRAMES * (SIDE**2 + 1)
+    num_tokens = lengths[layers[0]] - text
+    assert num_tokens == NUM_FRAMES * (5 + 1)  # of single frames each has ⌈9 * 0.4 * 1.25⌉ tokens
+    assert lengths[layers[-1]] - text == math.ceil(num_tokens * inner_ratio)
 
 
 def test_other_methods_are_refused_before_any_work(video_model):

@@ -121,6 +121,14 @@ def test_flashvid(name):
         assert 0 <= surplus <= len(tokens) - len(segments)
 
 
+def test_flashvid_with_a_newline_after_each_frame():
+    """As LLaVA-Video's script runs it; the last one ends the video, and the methods leave it to their caller."""
+    data = golden("flashvid-video-a")
+    for percent in (10, 25):
+        reduced = build_baseline("flashvid", retention_ratio=percent / 100).reduce(encoded(data, "frame"))
+        assert_tokens(torch.cat([reduced.tokens, data["newline"][None]]), data[f"frame_tokens_{percent}"])
+
+
 @pytest.mark.parametrize("name", FLASHVID_FILES)
 def test_flashvid_grows_the_programs_trees(name):
     data = golden(name)

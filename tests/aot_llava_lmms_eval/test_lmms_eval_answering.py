@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from numbered_clips import write_clip
 from PIL import Image
 from transformers import GenerationConfig
 
@@ -17,6 +18,7 @@ from mini_checkpoint.questions import make_scene, save_clip
 from mini_checkpoint.questions.render import render_clip
 
 OPTIONS = {"max_new_tokens": 4, "temperature": 0}
+LLAVA_VIDEO = {"mm_spatial_pool_mode": "average", "mm_newline_position": "grid", "add_time_instruction": True}
 
 
 def answerer(method=AOT, **arguments):
@@ -55,6 +57,38 @@ def test_batch_prepared_beforehand_is_answered_as_each_alone(method, conversatio
     assert together == alone
     assert all(0 < answer.num_tokens <= 4 for answer in alone)
     assert len({answer.text for answer in alone}) > 1
+
+
+@pytest.mark.parametrize("keep_encoded_gib", [0, 1.0])
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        (AOT, {"retention_ratio": 0.2}),
+        (AOT, {"retention_ratio": 0.5, **LLAVA_VIDEO}),
+        ("vidcom2", {"retention_ratio": 0.5, **LLAVA_VIDEO}),
+    ],
+)
+def test_clips_of_different_lengths_are_one_batch(method, settings, keep_encoded_gib, clips):
+    """Each question is answered as alone; a second one about a clip, too, from what the batch made of it."""
+    asked = [of_context(f"{question} Answer with one word.", clip) for question, clip in clips]
+    model = answerer(method, keep_encoded_gib=keep_encoded_gib, max_frames_num=8, **settings)
+    prepared = model.prepare(asked)
+    (batch,) = prepared.batches
+    assert batch.inputs["num_video_frames"].tolist() == [2, 8, 5]
+    together = model.answer(prepared, OPTIONS)
+    again = model.answer(asked, OPTIONS)
+    assert model.kept.num_reused == (3 if keep_encoded_gib else 0)
+    alone = answerer(method, keep_encoded_gib=0, max_frames_num=8, **settings)
+    assert together == again == [alone.answer([one], OPTIONS)[0] for one in asked]
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    """Questions and a clip each."""
+    folder = tmp_path_factory.mktemp("clips")
+    questions = ("What colour is the circle?", "Which way does it move?", "How many objects are there?")
+    lengths = (2, 12, 5)
+    return [(text, str(write_clip(folder / f"{length}.mp4", length))) for text, length in zip(questions, lengths)]
 
 
 @pytest.fixture
@@ -159,6 +193,18 @@ def test_llava_video(method, conversations, monkeypatch):
     video = model.processor.video_token * (round((0.5 if method == AOT else 1.0) * 4 * side**2) + 4 * side)
     prompt = model.processor.decode(seen["input_ids"][0])
     assert f"{video}\nThe video lasts for 8.00 seconds, and 4 frames are uniformly sampled from it." in prompt
+
+
+def test_flashvid_runs_llava_video_with_a_newline_after_each_frame(conversations):
+    settings = {"mm_spatial_pool_mode": "average", "retention_ratio": 0.5, "inner_ratio": 0.5, "layer": 2}
+    model = answerer("flashvid", mm_newline_position="frame", keep_encoded_gib=0, **settings)
+    asked = [conversations[0], conversations[2]]
+    together = model.answer(asked, OPTIONS)
+    assert together == [model.answer([one], OPTIONS)[0] for one in asked]
+    (batch,) = model.prepare(asked).batches
+    side = model.model.config.pooled_grid_size
+    placeholders = (batch.inputs["input_ids"] == model.processor.video_token_id).sum(1)
+    assert placeholders.tolist() == [4 * (side**2 + 1)] * 2
 
 
 def test_settings_are_checked_before_weights_are_read(tmp_path):

@@ -17,6 +17,7 @@ from older_names import PRE_5_NAMES
 from PIL import Image
 from random_checkpoint import save_random_checkpoint
 from safetensors.torch import load_file, save_file
+from test_generate import MODES, NEW_TOKENS
 
 import modeling_aot_llava
 from aot_llava_cli.mini import MINI_CLIP
@@ -27,10 +28,16 @@ from modeling_aot_llava import (
 )
 
 SMALL = {"vision_config": {"image_size": 56, "patch_size": 8}, "local_window_size": 3}
+LLAVA_VIDEO = {"mm_spatial_pool_mode": "average", "mm_newline_position": "grid"}
 PACKAGE = Path(modeling_aot_llava.__file__).parent
 ENTRIES = ("configuration_aot_llava.py", "modeling_aot_llava.py", "processing_aot_llava.py")
 # huggingface_hub 1 brings the first, 2 the second; they are imported when something is downloaded.
 HTTP_CLIENTS = {"httpx", "httpx2"}
+
+# Those of test_generate.py that run on this release of transformers.
+MODES_HERE = {
+    mode.id: mode.values[0] for mode in MODES if not any(mark.args[0] for mark in mode.marks if mark.name == "skipif")
+}
 
 FRESH_PROCESS = '''
 import json, logging, os, sys
@@ -146,6 +153,26 @@ encoded.save(root / "clip.aot.safetensors")
 from_file = prepare(processor, clip="clip.aot.safetensors")
 report["encoded"] = [from_file["input_ids"].tolist(), sorted(from_file), answer(model, from_file)]
 
+
+
+def answers_in_all_modes(name):
+    """By generation mode: what is written of the video, and of its file once it is encoded."""
+    one = AutoModelForImageTextToText.from_pretrained(root / name, trust_remote_code=True)
+    its_processor = AutoProcessor.from_pretrained(root / name, trust_remote_code=True)
+    of_video = prepare(its_processor, num_frames=4)
+    one.encode_video(**of_video).save(root / f"{name}.aot.safetensors")
+    of_file = prepare(its_processor, clip=f"{name}.aot.safetensors")
+    answers = {}
+    for mode, options in json.loads((root / "modes.json").read_text()).items():
+        written = []
+        for inputs in (of_video, of_file):
+            torch.manual_seed(0)
+            sequences = one.generate(**inputs, max_new_tokens=6, **options)
+            written.append(sequences[:, inputs["input_ids"].shape[1] :].tolist())
+        answers[mode] = written
+    return answers
+
+
 old_model, info = AutoModelForImageTextToText.from_pretrained(
     old_folder, trust_remote_code=True, output_loading_info=True
 )
@@ -162,6 +189,7 @@ report["again"] = [
     answer(model_again, prepare(AutoProcessor.from_pretrained(again, trust_remote_code=True))),
 ]
 report["warnings"] = list(warned)
+report["modes"] = {name: answers_in_all_modes(name) for name in ("aot", "llava_video")}
 
 inner_model = AutoModel.from_pretrained(folder, trust_remote_code=True)
 multimodal, pretraining = (
@@ -227,6 +255,8 @@ def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("remote")
     for name in ("aot", "old_names"):
         save_random_checkpoint(root / name, **SMALL)
+    save_random_checkpoint(root / "llava_video", **SMALL, **LLAVA_VIDEO)
+    (root / "modes.json").write_text(json.dumps(MODES_HERE))
     model = AOTLlavaOnevisionForConditionalGeneration.from_pretrained(root / "aot")
     weights = {renamed(key): value.clone() for key, value in model.state_dict().items()}
     save_file(weights, root / "old_names/model.safetensors", metadata={"format": "pt"})
@@ -315,6 +345,14 @@ def test_a_video_that_was_encoded_once_answers_alike(report, here):
         "encoded_video_tokens",
         "input_ids",
     ]
+
+
+@pytest.mark.parametrize("mode", MODES_HERE)
+@pytest.mark.parametrize("name", ["aot", "llava_video"])
+def test_an_encoded_video_answers_as_the_video_itself(report, name, mode):
+    of_video, of_file = report["modes"][name][mode]
+    assert of_file == of_video
+    assert all(len(row) == NEW_TOKENS for row in of_video)
 
 
 def test_weights_with_old_names_load_completely(report):

@@ -44,10 +44,11 @@ def rows_of(model, inputs):
     lengths=st.lists(st.integers(1, 9), min_size=1, max_size=5),
     cuts=st.lists(st.sampled_from(["", " and ", "\n"]), min_size=5, max_size=5),
     ratio=st.sampled_from([0.1, 0.25, 0.6, 1.0]),
+    are_encoded=st.lists(st.booleans(), min_size=5, max_size=5),
 )
 @settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_each_is_what_it_is_alone(models, make_video, name, lengths, cuts, ratio):
-    """In rows of up to three videos, back to back or apart."""
+def test_each_is_what_it_is_alone(models, make_video, name, lengths, cuts, ratio, are_encoded):
+    """In rows of up to three videos, back to back or apart, some of them encoded before."""
     model, processor = models[name]
     videos = [make_video(length, seed) for seed, length in enumerate(lengths)]
     texts = [
@@ -55,13 +56,14 @@ def test_each_is_what_it_is_alone(models, make_video, name, lengths, cuts, ratio
         for first in range(0, len(lengths), 3)
     ]
     texts.append("only text")
-    together = rows_of(model, ask(processor, texts, videos, retention_ratio=ratio))
-    left = iter(videos)
+    # The tokens of each video encoded alone, so that nothing of a batch is in the expectation.
+    encoded = [model.encode_video(**ask(processor, ["<video>"], [one], retention_ratio=ratio)) for one in videos]
+    mixed = [one if is_encoded else video for video, one, is_encoded in zip(videos, encoded, are_encoded)]
+    together = rows_of(model, ask(processor, texts, mixed, retention_ratio=ratio))
+    left = iter(encoded)
     for text, row in zip(texts, together):
         of_row = [next(left) for _ in range(text.count("<video>"))]
-        # The tokens of each video encoded alone, so that nothing of a batch is in the expectation.
-        encoded = [model.encode_video(**ask(processor, ["<video>"], [one], retention_ratio=ratio)) for one in of_row]
-        (alone,) = rows_of(model, ask(processor, [text], encoded))
+        (alone,) = rows_of(model, ask(processor, [text], of_row))
         torch.testing.assert_close(row, alone, atol=2e-4, rtol=2e-4)
 
 
@@ -96,16 +98,29 @@ def test_full_prompts_of_the_stock_processor_are_cut_down_each_to_its_own_budget
 
 
 def test_no_padding_frame_is_looked_at(model, processor, make_video):
+    """It is NaN, and would make NaN of all that it meets."""
     inputs = ask(processor, ["<video>What?", "And <video>?"], [make_video(2, 0), make_video(6, 1)])
-    expected = new_text(model, inputs)
+    assert inputs["pixel_values_videos"][0, 2:].isnan().all()
     seen = []
     handle = model.model.vision_tower.register_forward_hook(lambda _, args, __: seen.append(len(args[0])))
     try:
-        inputs["pixel_values_videos"][0, 2:] = float("nan")
-        assert torch.equal(new_text(model, inputs), expected)
+        actual = new_text(model, inputs)
     finally:
         handle.remove()
     assert sum(seen) == 2 + 6
+    inputs["pixel_values_videos"][0, 2:] = 0
+    assert torch.equal(new_text(model, inputs), actual)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("ratio", [0.25, 1.0])
+def test_numbers_of_frames_that_a_collator_has_lost(model, processor, make_video, ratio, dtype):
+    videos = [make_video(2, 0), make_video(6, 1)]
+    inputs = ask(processor, ["<video>What?", "And <video>?"], videos, retention_ratio=ratio).to(dtype)
+    del inputs["num_video_frames"]
+    for call in (model, model.generate):
+        with pytest.raises(ValueError, match="`num_video_frames` is None, but `pixel_values_videos` is padded"):
+            call(**inputs)
 
 
 @given(
