@@ -15,8 +15,10 @@ import torch
 import transformers
 from transformers.models.auto import modeling_auto
 
+from .cases import Case, stock_case
 from .mixins import FOLDER, load_model_tester_mixin
-from .model_testers import CASES, OURS, Case, ModelTester, stock_case
+from .llava_testers import CASES as LLAVA_CASES
+from .qwen_vl_testers import CASES as QWEN_VL_CASES
 
 pytest.importorskip("parameterized", reason="transformers' tests need it")
 if not FOLDER.exists():
@@ -92,6 +94,7 @@ def _is_left_out(test: str, case: Case) -> bool:
     return any(_matches(tests, cases, test, case) for tests, cases, _ in LEFT_OUT)
 
 
+CASES = [*LLAVA_CASES, *QWEN_VL_CASES]
 RELEASE = tuple(map(int, transformers.__version__.split(".")[:2]))
 MIXIN = load_model_tester_mixin()
 TESTS = [name for name in dir(MIXIN) if name.startswith("test_") and callable(getattr(MIXIN, name))]
@@ -101,9 +104,10 @@ PAIRS = [(case, test) for case in CASES for test in TESTS if not _is_left_out(te
 @pytest.fixture(autouse=True)
 def _classes_are_known(monkeypatch):
     """The mixin looks up by their names which classes take labels, and leaves out those that it does not know."""
-    base, conditional = (model_class.__name__ for model_class in OURS)
-    monkeypatch.setitem(modeling_auto.MODEL_MAPPING_NAMES, "aot_llava_onevision", base)
-    monkeypatch.setitem(modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES, "aot_llava_onevision", conditional)
+    for family in {case.family for case in CASES}:
+        base, conditional = (model_class.__name__ for model_class in family.ours)
+        monkeypatch.setitem(modeling_auto.MODEL_MAPPING_NAMES, family.model_type, base)
+        monkeypatch.setitem(modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES, family.model_type, conditional)
 
 
 @pytest.mark.parametrize(("case", "test"), PAIRS, ids=[f"{case.name}-{test}" for case, test in PAIRS])
@@ -150,6 +154,6 @@ def _test_case(case: Case) -> type[unittest.TestCase]:
 
         def setUp(self):
             torch.manual_seed(0)
-            self.model_tester = ModelTester(case)
+            self.model_tester = case.family.tester(case)
 
     return MixinOnCase
