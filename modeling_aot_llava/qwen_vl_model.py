@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 from transformers import GenerationConfig
+from transformers.utils import can_return_tuple
 
 from .aot_fields import aot_fields_of
 from .conversation_cache import count_cached_columns, find_caches, mark_as_fitted
@@ -67,6 +68,7 @@ class AOTQwenVLModel:
         """The stock model's features of whole videos."""
         return super().get_video_features(pixel_values_videos, video_grid_thw, **{**kwargs, "return_dict": True})
 
+    @can_return_tuple
     def get_video_features(self, pixel_values_videos: Tensor, video_grid_thw: Tensor | None = None, **kwargs):
         """Encodes videos, and compresses each to `config.retention_ratio`.
 

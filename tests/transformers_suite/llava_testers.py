@@ -1,4 +1,4 @@
-"""What transformers' mixins ask for: small configs and inputs of LLaVA-OneVision, for the stock classes and for ours."""
+"""What transformers' mixins ask for: small configs and inputs of LLaVA-OneVision, stock and ours."""
 
 from copy import deepcopy
 

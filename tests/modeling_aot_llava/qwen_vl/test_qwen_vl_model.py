@@ -344,6 +344,9 @@ def test_features_by_themselves_are_those_of_the_ratio(pair):
     features = pair.ours.get_video_features(inputs["pixel_values_videos"], inputs["video_grid_thw"])
     is_video = inputs["input_ids"] == pair.ours.config.video_token_id
     assert [len(tokens) for tokens in features.pooler_output] == is_video.sum(1).tolist()
+    plain = pair.ours.get_video_features(inputs["pixel_values_videos"], inputs["video_grid_thw"], return_dict=False)
+    assert isinstance(plain, tuple)
+    assert all(map(torch.equal, plain[0], features.pooler_output))
 
 
 def test_attention_received_is_the_eager_kernels(pair):
