@@ -13,7 +13,7 @@ from transformers import GenerationConfig
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from aot_llava_baselines import BASELINES, PoolingHead, build_baseline, check_defined_for
-from aot_llava_cli.answer import check_model_type
+from aot_llava_cli.hosts import check_is_llava
 from modeling_aot_llava import (
     AOTLlavaOnevisionConfig,
     AOTLlavaOnevisionForConditionalGeneration,
@@ -84,7 +84,7 @@ class Answerer:
             overrides["retention_ratio"] = 1.0  # all tokens, of which the method then makes its own
             baseline = build_baseline(method, **settings)
         revision = str(harness.revision or "main")
-        check_model_type(harness.pretrained, revision)
+        check_is_llava(harness.pretrained, revision)
         source = {"pretrained_model_name_or_path": harness.pretrained, "revision": revision}
         config = AOTLlavaOnevisionConfig.from_pretrained(**source, **overrides)  # raises before weights are loaded
         if method != AOT:

@@ -47,9 +47,9 @@ class AOTQwen2_5_VLProcessor(AOTQwenVLProcessor, Qwen2_5_VLProcessor):
     - `kept_video_tokens`, (videos,), is returned where the call names a ratio or a video keeps all its tokens. It
       tells AOT's model that this count was asked for: a full prompt without it is taken for the stock processor's, and
       cut down to the model's own ratio.
-    - videos that are not decoded yet are read with PyAV; the stock video processor says which of their frames. They may
-      be given as all that [`~video_reading.read_video`] takes: path, `file://`, `http(s)://` or `data:` address, bytes,
-      `io.BytesIO`, folder of frame pictures; here and in a conversation alike.
+    - videos that are not decoded yet are read with PyAV; the stock video processor says which of their frames. They
+      may be given as all that [`~video_reading.read_video`] takes: path, `file://`, `http(s)://` or `data:` address,
+      bytes, `io.BytesIO`, folder of frame pictures; here and in a conversation alike.
     - the video processor's `cap_pixels_per_frame` is `False` where nobody set it: releases announce another default.
 
     Args:

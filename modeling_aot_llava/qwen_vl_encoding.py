@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .rotary_attention_capture import capture_rotary_attention
-from .spatiotemporal_pruning import FrameTokens, compress_along_time, compress_frames
+from .spatiotemporal_pruning import FrameTokens, VideoTokens, compress_along_time, compress_frames
 from .token_budget import plan_token_budget
 
 
@@ -43,13 +43,29 @@ class _Frames:
 
 
 def encode_video(model, pixels: Tensor, grid_thw: tuple[int, int, int], num_video_tokens: int | None) -> KeptVideo:
-    """Encodes and compresses one video, at most `config.frames_at_once` frames at a time.
+    """Encodes and compresses one video.
+
+    Args and raises: as `compress_video`.
+    """
+    video = compress_video(model, pixels, grid_thw, num_video_tokens)
+    shape = (grid_thw[0], model.config.grid_of(grid_thw).num_pooled)
+    is_kept = torch.zeros(shape, dtype=torch.bool, device=video.tokens.device)
+    is_kept.view(-1)[video.places] = True
+    tokens, *deepstack = video.tokens.split(model.config.text_config.hidden_size, dim=-1)
+    return KeptVideo(tokens, tuple(deepstack), is_kept)
+
+
+def compress_video(model, pixels: Tensor, grid_thw: tuple[int, int, int], num_video_tokens: int | None) -> VideoTokens:
+    """The same, with what a picture of it needs; at most `config.frames_at_once` frames are encoded at a time.
 
     Args:
         model: an AOT model of the Qwen-VL family, without the language-model head.
         pixels: (patches, values of a patch), the video's rows of `pixel_values_videos`.
         grid_thw: frames, and a frame's height and width in patches.
         num_video_tokens: B; None where `config.retention_ratio` decides.
+
+    Returns:
+        Tokens of (B, D (1 + layers of DeepStack)).
 
     Raises:
         ValueError: if there is no plan for these numbers.
@@ -81,11 +97,7 @@ def encode_video(model, pixels: Tensor, grid_thw: tuple[int, int, int], num_vide
                 num_compared=model.config.text_config.hidden_size,
             )
         )
-    video = compress_along_time(FrameTokens.join(parts), budget, config, torch.cat(features))
-    is_kept = torch.zeros(num_frames * grid.num_pooled, dtype=torch.bool, device=video.tokens.device)
-    is_kept[video.places] = True
-    tokens, *deepstack = video.tokens.split(model.config.text_config.hidden_size, dim=-1)
-    return KeptVideo(tokens, tuple(deepstack), is_kept.view(num_frames, -1))
+    return compress_along_time(FrameTokens.join(parts), budget, config, torch.cat(features))
 
 
 def encode_whole_video(model, pixels: Tensor, grid_thw: tuple[int, int, int]) -> KeptVideo:

@@ -216,7 +216,8 @@ def _forward(
     """The stock `forward` of a model with or without head; what it takes as `labels` changes with the prompt."""
     refuse_config_fields(kwargs, model.config)
     written = prompt = Prompt(input_ids, attention_mask=attention_mask, position_ids=position_ids, **labels)
-    if pixel_values_videos is not None and mm_encoder_outputs is None:
+    is_the_stock_models = input_ids is None and model.config.retention_ratio >= 1
+    if pixel_values_videos is not None and mm_encoder_outputs is None and not is_the_stock_models:
         caches = find_caches(kwargs.values())
         if caches and count_cached_columns(caches):
             raise ValueError(_NEW_VIDEO)

@@ -1,7 +1,7 @@
 """What the processors of the Qwen-VL family share: as many video placeholders as AOT keeps tokens.
 
-Which frames, their sizes, times and marks stays the stock processor's business: in the text that it writes for a video,
-each run of placeholders gets its new length. Videos that are yet to be read are read with the project's reader.
+Frames, their sizes, times and marks stay the stock processor's business: in the text that it writes for a video, each
+run of placeholders gets its new length. Videos that are yet to be read are read with the project's reader.
 """
 
 import inspect

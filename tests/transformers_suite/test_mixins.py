@@ -62,6 +62,18 @@ DIFFERENCES = [
         "his prompt (tested in test_training.py)",
         since=(5, 23),
     ),
+    Difference(
+        "test_inputs_embeds",
+        "qwen.*video-(exact|full)",
+        what_ours_says="`input_ids` is None beside a video",
+        reason="the positions of tokens that are kept follow from the ids",
+    ),
+    Difference(
+        "test_inputs_embeds_matches_input_ids",
+        "qwen.*video-(exact|full)",
+        what_ours_says="shape mismatch|`position_ids` is given",
+        reason="it takes positions of the stock rule, which knows whole videos alone",
+    ),
 ]
 
 # Tests that are not run at all: (test, cases, why).
@@ -77,6 +89,7 @@ LEFT_OUT = [
     (".*eager_matches_sdpa_inference.*(fp16|bf16).*", ".*", "half precision on a CPU says nothing of a GPU's"),
     ("test_(get_image_features_.*|multimodal_outputs_are_returned)", ".*video-.*", "they need an image"),
     ("test_get_video_features_.*", "qwen.*-image", "they need a video"),
+    ("test_get_(image|video)_features_(attentions|hidden_states)", "qwen.*", "they count the text's layers"),
     (".*eager_matches_sdpa_inference.*", "qwen.*", "it cuts pixels, which are rows of patches here, to the batch"),
 ]
 

@@ -126,8 +126,8 @@ def test_what_cannot_be_read_is_refused_in_one_sentence(pair, clip, tmp_path):
     frames = decoded(clip)
     with pytest.raises(ValueError, match="Some videos of the call are files"):
         pair.processor(text=[QUESTION] * 2, videos=[str(clip), frames], return_tensors="pt")
+    (tmp_path / "words.mp4").write_text("words")
     with pytest.raises(ValueError, match="it is text"):
-        (tmp_path / "words.mp4").write_text("words")
         call(pair.processor, tmp_path / "words.mp4")
     encoded = EncodedVideo(torch.zeros(4, 32), 2, 0.5, {}, "")
     encoded.save(tmp_path / "clip.aot.safetensors")
