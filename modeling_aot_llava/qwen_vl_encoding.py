@@ -32,7 +32,7 @@ class KeptVideo:
 
 
 @dataclass(frozen=True)
-class _Frames:
+class EncodedFrames:
     """Of some frames: tokens with DeepStack's channels, (F, P, D (1 + layers)); two scores, (F, P); and one feature a
     frame, (F, Dv)."""
 
@@ -84,7 +84,7 @@ def compress_video(model, pixels: Tensor, grid_thw: tuple[int, int, int], num_vi
     for first in range(0, num_frames, config.frames_at_once):
         last = min(first + config.frames_at_once, num_frames)
         part = pixels[first * patches_of_frame : last * patches_of_frame]
-        frames = _encode_frames(model, part, (last - first, *grid_thw[1:]))
+        frames = encode_frames(model, part, (last - first, *grid_thw[1:]))
         features.append(frames.frame_features)
         parts.append(
             compress_frames(
@@ -108,7 +108,8 @@ def encode_whole_video(model, pixels: Tensor, grid_thw: tuple[int, int, int]) ->
     return KeptVideo(outputs.pooler_output, tuple(_deepstack_of(outputs)), is_kept)
 
 
-def _encode_frames(model, pixels: Tensor, grid_thw: tuple[int, int, int]) -> _Frames:
+def encode_frames(model, pixels: Tensor, grid_thw: tuple[int, int, int]) -> EncodedFrames:
+    """Some frames of a video through the vision tower, with the scores of their tokens."""
     watched = (model.config.local_attention_layer, model.config.global_attention_layer)
     with capture_rotary_attention(model.visual, watched) as received:
         outputs = model.run_vision_tower(pixels, grid_thw)
@@ -123,7 +124,7 @@ def _encode_frames(model, pixels: Tensor, grid_thw: tuple[int, int, int]) -> _Fr
     for layer, of_patches in received.items():
         of_tokens = of_patches.view(-1, patches_of_token).mean(-1)
         scores[layer] = (of_tokens if order is None else of_tokens[order.to(of_tokens.device)]).view(num_frames, -1)
-    return _Frames(
+    return EncodedFrames(
         channels=torch.cat([outputs.pooler_output, *_deepstack_of(outputs)], dim=-1).unflatten(0, (num_frames, -1)),
         local_attention=scores[watched[0]],
         global_attention=scores[watched[1]],
