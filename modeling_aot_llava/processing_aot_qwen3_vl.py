@@ -6,6 +6,7 @@ from transformers import Qwen3VLProcessor
 from transformers.processing_utils import ProcessingKwargs
 
 from .qwen_vl_placeholders import AOTQwenVLProcessor, AOTQwenVLVideosKwargs
+from .qwen_vl_releases import processor_defaults
 from .required_transformers import check_transformers
 
 if TYPE_CHECKING:  # transformers too old for this code copies the modules named in this file alone; it shall say so
@@ -32,8 +33,7 @@ check_transformers()
 
 
 class AOTQwen3VLProcessorKwargs(ProcessingKwargs, total=False):
-    # transformers until 5.23 keeps the parent's defaults here.
-    _defaults = getattr(Qwen3VLProcessor.valid_processor_kwargs, "_defaults", {})
+    _defaults = processor_defaults(Qwen3VLProcessor)
 
     videos_kwargs: AOTQwenVLVideosKwargs
 

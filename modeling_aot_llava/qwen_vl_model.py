@@ -18,6 +18,7 @@ from .conversation_cache import count_cached_columns, find_caches, mark_as_fitte
 from .generation_options import GenerationOptions, check_chunked_prefill
 from .mrope_positions import modality_types, with_text_positions
 from .prompt import Prompt
+from .qwen_vl_releases import check_release
 from .qwen_vl_videos import (
     FittedVideos,
     as_output,
@@ -41,6 +42,7 @@ class AOTQwenVLModel:
     features_class: type
 
     def __init__(self, config):
+        check_release()
         if not hasattr(config, "validate_aot"):
             own = self.config_class.__name__
             raise TypeError(

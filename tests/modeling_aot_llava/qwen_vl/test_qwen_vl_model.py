@@ -1,5 +1,7 @@
 """AOT on the Qwen-VL family against the stock models: what is kept, where it stands, and every way to ask."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,6 +11,7 @@ from small_model import CACHE, TRANSFORMERS, cache_of
 
 from modeling_aot_llava.mrope_positions import modality_types
 from modeling_aot_llava.qwen_vl_encoding import encode_video
+from modeling_aot_llava.qwen_vl_releases import FIRST_UNKNOWN
 from modeling_aot_llava.token_budget import plan_token_budget
 
 NEW = 6
@@ -455,6 +458,14 @@ def test_what_no_authors_program_defines_is_refused(pair):
         type(pair.ours)(config)
     with pytest.raises(TypeError, match=f"AOT{pair.host.name}Config"):
         type(pair.ours.model)(pair.stock.config)
+
+
+def test_a_release_that_nobody_has_looked_at_is_refused_before_there_are_weights(pair, monkeypatch):
+    monkeypatch.setattr("transformers.__version__", "5.25.0.dev0")
+    with pytest.raises(ImportError, match=r"below 5\.25, but 5\.25\.0\.dev0 is installed: run `pip install"):
+        type(pair.ours)(pair.ours.config)
+    project = (Path(__file__).parents[3] / "pyproject.toml").read_text()
+    assert f'<{FIRST_UNKNOWN}"' in project
 
 
 def test_more_anchors_than_a_frame_has_tokens_are_refused(pair):
