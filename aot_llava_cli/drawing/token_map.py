@@ -1,5 +1,6 @@
 """What becomes of each frame's patches and tokens: all that a picture of the compression shows."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,15 +49,15 @@ def map_frames(video: VideoTokens, config, grid: FrameGrid | None = None) -> lis
     Args:
         video: what `compress_videos` returned for it.
         config: the model's AOT config at that time.
-        grid: of its frames, where it is not the config's.
+        grid: of its frames, where these are not square.
     """
-    grid = config.frame_grid if grid is None else grid
+    patches, pooled = (None, None) if grid is None else (grid.patches, grid.pooled)
     clips = [(clip, step, length) for clip, length in enumerate(video.clip_lengths) for step in range(length)]
     masks = zip(
-        _as_grids(video.anchors.local, grid.patches),
-        _as_grids(video.anchors.global_, grid.patches),
-        _as_grids(video.pooled_kept, grid.pooled),
-        _as_grids(video.temporal_kept, grid.pooled),
+        _as_grids(video.anchors.local, patches),
+        _as_grids(video.anchors.global_, patches),
+        _as_grids(video.pooled_kept, pooled),
+        _as_grids(video.temporal_kept, pooled),
     )
     return [
         FrameMap(
@@ -72,5 +73,6 @@ def map_frames(video: VideoTokens, config, grid: FrameGrid | None = None) -> lis
     ]
 
 
-def _as_grids(masks: Tensor, sides: tuple[int, int]) -> np.ndarray:
-    return masks.cpu().numpy().reshape(-1, *sides)
+def _as_grids(masks: Tensor, sides: tuple[int, int] | None) -> np.ndarray:
+    square = math.isqrt(masks.shape[1])
+    return masks.cpu().numpy().reshape(-1, *(sides or (square, square)))
