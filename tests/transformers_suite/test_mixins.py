@@ -36,6 +36,7 @@ class Difference(NamedTuple):
     what_ours_says: str
     reason: str
     since: tuple[int, int] = (5, 20)
+    before: tuple[int, int] = (6, 0)
 
 
 DIFFERENCES = [
@@ -56,11 +57,24 @@ DIFFERENCES = [
     ),
     Difference(
         "test_causal_lm_loss_honors_shift_labels",
-        ".*video-full.*",
+        "video-full-0.1",
         what_ours_says="",
         reason="it makes labels out of the logits, which are those of the fitted prompt; a caller's are as long as "
         "his prompt (tested in test_training.py)",
         since=(5, 23),
+    ),
+    Difference(
+        "test_causal_lm_loss_honors_shift_labels",
+        "qwen.*video-full",
+        what_ours_says="`shift_labels` is given",
+        reason="they describe the columns of the prompt that the caller wrote, which is fitted",
+    ),
+    Difference(
+        "test_can_init_all_missing_weights",
+        "qwen.*",
+        what_ours_says="Not a prioritized model",
+        reason="before 5.22 the test skips files without a copyright line",
+        before=(5, 22),
     ),
     Difference(
         "test_inputs_embeds",
@@ -100,7 +114,11 @@ def _matches(tests: str, cases: str, test: str, case: Case) -> bool:
 
 def _known_difference(test: str, case: Case) -> Difference | None:
     return next(
-        (known for known in DIFFERENCES if known.since <= RELEASE and _matches(known.tests, known.cases, test, case)),
+        (
+            known
+            for known in DIFFERENCES
+            if known.since <= RELEASE < known.before and _matches(known.tests, known.cases, test, case)
+        ),
         None,
     )
 
