@@ -22,6 +22,7 @@ from modeling_aot_llava.cache_name import CACHE
 from modeling_aot_llava.encoded_video import EncodedVideo
 
 from .arguments import is_encoded_file
+from .hosts import frames_to_sample, host_of
 
 
 @dataclass(frozen=True)
@@ -87,19 +88,16 @@ def load(
     return load_model(model_id, retention_ratio), processor
 
 
-def load_processor(
-    model_id: str, retention_ratio: float | None, revision: str | None = None
-) -> AOTLlavaOnevisionProcessor:
-    """Loads the processor; a retention ratio of None leaves it to the checkpoint.
+def load_processor(model_id: str, retention_ratio: float | None, revision: str | None = None) -> Any:
+    """Loads the processor of any of the hosts; a retention ratio of None leaves it to the checkpoint.
 
     Raises:
         ValueError: if it is a checkpoint of another kind of model.
         OSError: if there is no such checkpoint.
     """
-    check_model_type(model_id, revision or "main")
-    return AOTLlavaOnevisionProcessor.from_pretrained(
-        model_id, revision=revision or "main", **_overrides(retention_ratio)
-    )
+    revision = revision or "main"
+    processor_class = host_of(model_id, revision).processor
+    return processor_class.from_pretrained(model_id, revision=revision, **_overrides(retention_ratio))
 
 
 def load_model(
@@ -108,8 +106,8 @@ def load_model(
     revision: str | None = None,
     device: str | None = None,
     dtype: str = "auto",
-) -> AOTLlavaOnevisionForConditionalGeneration:
-    """Loads the model; a retention ratio of None leaves it to the checkpoint.
+) -> Any:
+    """Loads the model of any of the hosts; a retention ratio of None leaves it to the checkpoint.
 
     Args:
         device: as `find_device` takes it.
@@ -118,11 +116,12 @@ def load_model(
         ValueError: if it is a checkpoint of another kind of model.
         OSError: if there is no such checkpoint, or its weights are damaged.
     """
-    check_model_type(model_id, revision or "main")
+    revision = revision or "main"
+    model_class = host_of(model_id, revision).model
     try:
-        return AOTLlavaOnevisionForConditionalGeneration.from_pretrained(
+        return model_class.from_pretrained(
             model_id,
-            revision=revision or "main",
+            revision=revision,
             dtype=dtype,
             device_map=find_device(device),
             **_overrides(retention_ratio),
@@ -135,29 +134,17 @@ def _overrides(retention_ratio: float | None) -> dict[str, float]:
     return {} if retention_ratio is None else {"retention_ratio": retention_ratio}
 
 
-def check_model_type(model_id: str, revision: str = "main") -> None:
-    """Raises ValueError if it is a checkpoint of another kind of model, OSError if there is none.
-
-    transformers would only warn, and then fill the weights that it cannot find with random ones.
-    """
-    config_fields, _ = AOTLlavaOnevisionConfig.get_config_dict(model_id, revision=revision)
-    model_type = config_fields.get("model_type")
-    if model_type != AOTLlavaOnevisionConfig.model_type:
-        raise ValueError(
-            f"{model_id} is a {model_type} checkpoint, but one of LLaVA-OneVision or LLaVA-Video is needed, "
-            "such as llava-hf/llava-onevision-qwen2-0.5b-ov-hf."
-        )
-
-
 def read_question(
-    processor: AOTLlavaOnevisionProcessor, video: str | Path | EncodedVideo, prompt: str, **options: Any
+    processor: Any, video: str | Path | EncodedVideo, prompt: str, num_frames: int | None = None, **options: Any
 ) -> BatchFeature:
     """Reads the video and writes the prompt around its placeholders.
 
     Args:
         video: a file, also one of an encoded video; or an encoded video.
+        num_frames: to sample; None leaves it to the checkpoint.
         options: of the processor's call; those that are None are its own.
     """
+    options = {name: value for name, value in options.items() if value is not None}
     of_file = isinstance(video, (str, Path))
     content = [{"type": "video", **({"path": str(video)} if of_file else {"video": video})}, text_content(prompt)]
     return processor.apply_chat_template(
@@ -166,7 +153,7 @@ def read_question(
         tokenize=True,
         return_dict=True,
         return_tensors="pt",
-        processor_kwargs={name: value for name, value in options.items() if value is not None},
+        processor_kwargs={**frames_to_sample(processor, num_frames), **options},
     )
 
 
@@ -198,24 +185,28 @@ def encode(
 
 
 def stream_answer(
-    model: AOTLlavaOnevisionForConditionalGeneration,
-    processor: AOTLlavaOnevisionProcessor,
-    question: BatchFeature,
-    max_new_tokens: int,
-    num_frames: int | None = None,
+    model: Any, processor: Any, question: BatchFeature, max_new_tokens: int, num_frames: int | None = None
 ) -> Answer:
     """Generates greedily and prints every word on stdout as soon as it stands.
 
     Args:
         num_frames: of an encoded video; the question tells those of another.
     """
-    question = question.to(model.device, model.dtype)
+    grids = question.get("video_grid_thw")
+    # Beside grids there are times, which are no less exact than they were read; such a tower takes any pixels.
+    question = question.to(model.device, *([model.dtype] if grids is None else []))
     streamer = AnswerStreamer(processor.tokenizer)
     outputs = model.generate(**question, streamer=streamer, **greedily(max_new_tokens))
-    num_frames = question["pixel_values_videos"].shape[1] if num_frames is None else num_frames
+    num_read = _count_placeholders_read(model, question["input_ids"], outputs)
+    if grids is None:
+        num_frames = question["pixel_values_videos"].shape[1] if num_frames is None else num_frames
+        num_whole = num_frames * model.config.pooled_grid_size**2
+        num_read = without_newlines(num_read, num_frames, model.config)
+    else:
+        num_whole = sum(frames * model.config.grid_of((frames, *grid)).num_pooled for frames, *grid in grids.tolist())
     return Answer(
-        video_tokens_before=num_frames * model.config.pooled_grid_size**2,
-        video_tokens_after=_count_video_tokens_read(model, question["input_ids"], num_frames, outputs),
+        video_tokens_before=num_whole,
+        video_tokens_after=num_read,
         seconds_to_first_token=streamer.seconds_to_first_token,
     )
 
@@ -232,15 +223,12 @@ def greedily(max_new_tokens: int) -> dict[str, Any]:
     }
 
 
-def _count_video_tokens_read(
-    model: AOTLlavaOnevisionForConditionalGeneration, input_ids: torch.Tensor, num_frames: int, outputs: Any
-) -> int:
+def _count_placeholders_read(model: Any, input_ids: torch.Tensor, outputs: Any) -> int:
     """Counts what the language model really read: some settings leave the number to the video."""
     num_generated = outputs.sequences.shape[1] - input_ids.shape[1]
     # The last token is written but never read.
     prompt_tokens = getattr(outputs, CACHE).get_seq_length() - (num_generated - 1)
-    text_tokens = int((input_ids != model.config.video_token_id).sum())
-    return without_newlines(prompt_tokens - text_tokens, num_frames, model.config)
+    return prompt_tokens - int((input_ids != model.config.video_token_id).sum())
 
 
 def without_newlines(num_tokens: int, num_frames: int, config: AOTLlavaOnevisionConfig) -> int:

@@ -32,8 +32,8 @@ _Prompts = Annotated[
     typer.Option(
         "--prompt",
         metavar="TEXT",
-        help="What to ask about the video; several times for several questions, for which it is encoded once. By "
-        "default for a description; the mini model is asked a question that it understands.",
+        help="What to ask about the video; several times for several questions, for which it is encoded once (on "
+        "Qwen-VL for each). By default for a description; the mini model is asked a question that it understands.",
         show_default=False,
     ),
 ]
@@ -61,24 +61,27 @@ def generate(
         say(f"Question: {first}")
         say(f"Loading {model}")
         # Only now: torch takes seconds to import, and a typing error should be answered at once.
-        from . import answer
+        from . import answer, hosts
 
         answer.silence_libraries()
         check_device(device, answer.find_device)
         processor = answer.load_processor(model, retention_ratio, revision)
         say(f"Reading {shown(video)}")
+        is_encoded_once = not hosts.is_qwen_vl(processor)
+        of_video = [first] if is_encoded_once else [first, *others]
         with ThreadPoolExecutor(1) as reader:  # reads while the weights load
-            reading = reader.submit(answer.read_question, processor, file, first, **options)
+            reading = [reader.submit(answer.read_question, processor, file, prompt, **options) for prompt in of_video]
             llava = answer.load_model(model, retention_ratio, revision, device, dtype)
-            question = reading.result()
+            questions = [of_prompt.result() for of_prompt in reading]
         encoded = answer.EncodedVideo.load(file) if is_encoded else None
-    if others and encoded is None:
-        encoded = llava.encode_video(**question.to(llava.device, llava.dtype))
-        question = answer.read_question(processor, encoded, first)
-    _answer(answer, llava, processor, question, max_new_tokens, encoded)
-    for prompt in others:
+    if others and is_encoded_once and encoded is None:
+        encoded = llava.encode_video(**questions[0].to(llava.device, llava.dtype))
+        questions = [answer.read_question(processor, encoded, first)]
+    _answer(answer, llava, processor, questions[0], max_new_tokens, encoded)
+    for number, prompt in enumerate(others, start=1):
         say(f"Question: {prompt}")
-        _answer(answer, llava, processor, answer.read_question(processor, encoded, prompt), max_new_tokens, encoded)
+        question = answer.read_question(processor, encoded, prompt) if is_encoded_once else questions[number]
+        _answer(answer, llava, processor, question, max_new_tokens, encoded)
 
 
 def _answer(answer: ModuleType, model: Any, processor: Any, question: Any, max_new_tokens: int, encoded: Any) -> None:

@@ -86,8 +86,8 @@ def visualize(
     with looked_at(video) as file:
         say(f"Loading {model}")
         # Only now: torch takes seconds to import, and a typing error should be answered at once.
-        from . import answer
-        from .drawing.compressed_video import compress, read_frames
+        from . import answer, hosts
+        from .drawing import compressed_qwen_video, compressed_video
         from .drawing.contact_sheet import draw_contact_sheet
         from .drawing.html_page import make_page
 
@@ -96,9 +96,10 @@ def visualize(
         # The video before the weights: a file that cannot be read need not wait for them.
         processor = answer.load_processor(model, retention_ratio, revision)
         say(f"Reading {shown(video)}")
-        frames = read_frames(processor, file, num_frames)
+        host = compressed_qwen_video if hosts.is_qwen_vl(processor) else compressed_video
+        frames = host.read_frames(processor, file, num_frames)
     llava = answer.load_model(model, retention_ratio, revision, device, dtype)
-    compressed = compress(llava, processor, video, frames)
+    compressed = host.compress(llava, processor, video, frames)
     sheet = draw_contact_sheet(compressed)
     write_whole(picture_file, lambda file: sheet.save(file, "PNG", optimize=True))
     typer.echo(picture_file)

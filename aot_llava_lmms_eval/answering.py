@@ -13,7 +13,7 @@ from transformers import GenerationConfig
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from aot_llava_baselines import BASELINES, PoolingHead, build_baseline, check_defined_for
-from aot_llava_cli.answer import check_model_type
+from aot_llava_cli.hosts import check_is_llava
 from modeling_aot_llava import (
     AOTLlavaOnevisionConfig,
     AOTLlavaOnevisionForConditionalGeneration,
@@ -84,22 +84,18 @@ class Answerer:
             overrides["retention_ratio"] = 1.0  # all tokens, of which the method then makes its own
             baseline = build_baseline(method, **settings)
         revision = str(harness.revision or "main")
-        check_model_type(harness.pretrained, revision)
+        check_is_llava(harness.pretrained, revision)
         source = {"pretrained_model_name_or_path": harness.pretrained, "revision": revision}
         config = AOTLlavaOnevisionConfig.from_pretrained(**source, **overrides)  # raises before weights are loaded
         if method != AOT:
             check_defined_for(baseline, config)
-        self.processor = AOTLlavaOnevisionProcessor.from_pretrained(
+        processor = AOTLlavaOnevisionProcessor.from_pretrained(
             **source,
             retention_ratio=config.retention_ratio,
             add_time_instruction=harness.add_time_instruction,
             **{name: getattr(config, name) for name in SHARED_WITH_PROCESSOR},
         )
-        self.processor.tokenizer.padding_side = "left"
-        self.kept = KeptVideos(round(harness.keep_encoded_gib * 2**30))
-        self._preparer = Preparer(self.processor, harness, self.kept)
-        # A tokenizer that writes must not be read with at the same time, and prompts may be written in another thread.
-        self._tokenizer = copy.deepcopy(self.processor.tokenizer)
+        self._take(processor, harness, KeptVideos(round(harness.keep_encoded_gib * 2**30)))
         self.model = AOTLlavaOnevisionForConditionalGeneration.from_pretrained(
             **source,
             **overrides,
@@ -113,6 +109,13 @@ class Answerer:
             pooling_head = None if head is None else PoolingHead.from_pretrained(head).to(self.model.device)
             self._method = RecordingGenerator(self.model, baseline, pooling_head)
             self._generate = self._method.generate
+
+    def _take(self, processor: Any, harness: HarnessArguments, kept: KeptVideos) -> None:
+        processor.tokenizer.padding_side = "left"
+        self.processor, self.kept = processor, kept
+        self._preparer = Preparer(processor, harness, kept)
+        # A tokenizer that writes must not be read with at the same time, and prompts may be written in another thread.
+        self._tokenizer = copy.deepcopy(processor.tokenizer)
 
     def prepare(self, conversations: Sequence[Conversation]) -> Prepared:
         """Reads the videos and writes the prompts, without the model: another thread may do it meanwhile.

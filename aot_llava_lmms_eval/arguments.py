@@ -19,7 +19,8 @@ class HarnessArguments:
     """The arguments that every model has, whatever the method.
 
     Attributes:
-        pretrained: name on the Hub or folder of a LLaVA-OneVision, LLaVA-Video or AOT checkpoint.
+        pretrained: name on the Hub or folder of a LLaVA-OneVision, LLaVA-Video or AOT checkpoint; for the models of
+            the Qwen-VL family, of one of theirs.
         revision: branch, tag or commit of it.
         max_frames_num: frames read of a video, at most.
         batch_size: prompts that are answered together.
@@ -35,7 +36,7 @@ class HarnessArguments:
         unreadable_videos: "stop" the run; or go on as lmms-eval's class of the name: "llava_onevision" asks the
             question without the video, "llava_vid" answers that it cannot be loaded. They are counted.
         keep_encoded_gib: memory in GiB for encoded videos, that the next question about one needs not read it; 0 is
-            none.
+            none. On Qwen-VL there are none.
         read_ahead: batches that are read and prepared while the model answers, at most; 0 is none.
     """
 

@@ -23,9 +23,10 @@ from tqdm import tqdm
 
 from . import conversations
 from .answering import Answerer, settings_of
+from .answering_qwen_vl import QwenVLAnswerer, settings_of_host
 from .arguments import HarnessArguments, split_arguments
 from .conversations import Conversation
-from .names import AOT, METHODS, class_names, model_id
+from .names import AOT, METHODS, QWEN_VL, class_names, model_id
 from .preparing import Prepared
 from .running_ahead import running_ahead
 
@@ -36,7 +37,7 @@ PATIENCE = timedelta(weeks=52)
 
 
 class AOTModel(lmms):
-    """A method on a LLaVA-OneVision or LLaVA-Video checkpoint, as lmms-eval drives it."""
+    """A method on a LLaVA-OneVision or LLaVA-Video checkpoint, or AOT on a Qwen-VL one, as lmms-eval drives it."""
 
     method: str = AOT
 
@@ -48,13 +49,16 @@ class AOTModel(lmms):
             OSError: if there is no such checkpoint.
         """
         super().__init__()
-        harness, settings = split_arguments(model_id(self.method), arguments, settings_of(self.method))
+        answerer, names = Answerer, settings_of
+        if self.method in QWEN_VL:
+            answerer, names = QwenVLAnswerer, settings_of_host
+        harness, settings = split_arguments(model_id(self.method), arguments, names(self.method))
         # Told that there is nothing but CPUs, it lets processes of `torchrun` know each other there, too.
         self.accelerator = Accelerator(
             cpu=not torch.accelerator.is_available(), kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)]
         )
         self._rank, self._world_size = self.accelerator.process_index, self.accelerator.num_processes
-        self._answerer = Answerer(self.method, harness, settings, self._device_map(harness))
+        self._answerer = answerer(self.method, harness, settings, self._device_map(harness))
         self._device, self._harness = self._answerer.model.device, harness
 
     def _device_map(self, harness: HarnessArguments) -> Any:
@@ -177,6 +181,6 @@ class AOTChatModel(AOTModel):
 
 
 # lmms-eval finds a model by the path of a class, and asks for one each.
-for _method in (AOT, *METHODS):
+for _method in (AOT, *METHODS, *QWEN_VL):
     for _base, _name in zip((AOTModel, AOTChatModel), class_names(_method)):
         globals()[_name] = type(_name, (_base,), {"method": _method, "__module__": __name__, "__doc__": _base.__doc__})

@@ -17,10 +17,14 @@ METHODS = (
     "stc_cacher",
     "earlytom",
 )
+# AOT on the Qwen-VL family, experimental.
+QWEN_VL = ("qwen2_5_vl", "qwen3_vl")
 
 
 def model_id(method: str) -> str:
     """What lmms-eval's --model calls it."""
+    if method in QWEN_VL:
+        return f"aot_{method}"
     return "aot_llava" if method == AOT else f"aot_llava_{method}"
 
 

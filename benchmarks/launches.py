@@ -16,6 +16,9 @@ Of the last two there are none, or the program fails.
 import math
 import sys
 from collections import Counter
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, UntypedStorage
@@ -24,7 +27,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from benchmarks.options import OneLineParser, count
-from modeling_aot_llava import AOTLlavaOnevisionConfig
+from modeling_aot_llava import AOTLlavaOnevisionConfig, AOTQwen2_5_VLConfig, AOTQwen3VLConfig, qwen_vl_encoding
 from modeling_aot_llava.fused_kernels import NAMESPACE, triton
 from modeling_aot_llava.spatiotemporal_pruning import compress_video_features
 
@@ -33,6 +36,8 @@ LAUNCHES = {"sinkhorn": 1, "attention_received": 2}
 
 FRAMES = (8, 32, 64, 128)
 WIDTH = 3584
+# Patches of a Qwen-VL frame: as many tokens as a frame of LLaVA-OneVision has.
+QWEN_SIDE = 28
 
 # Operations that touch no memory, though their schema does not say so.
 WITHOUT_KERNEL = {"aten::_unsafe_view", "aten::empty", "aten::empty_like", "aten::new_empty", "aten::lift_fresh"}
@@ -108,6 +113,31 @@ def count_launches(num_frames: int, config: AOTLlavaOnevisionConfig, width: int 
     return count
 
 
+def count_launches_on_qwen_vl(grid_thw: tuple[int, int, int], config: Any, num_deepstack: int) -> LaunchCount:
+    """What AOT puts on a GPU for a video of a Qwen-VL model, behind the vision tower and its merger.
+
+    Args:
+        grid_thw: frames, and a frame's height and width in patches.
+        config: an AOT config of the family.
+        num_deepstack: layers of DeepStack; 0 where the model has none.
+    """
+    width, tower_width = config.text_config.hidden_size, config.vision_config.hidden_size
+    num_tokens = config.grid_of(grid_thw).num_pooled
+
+    def encode(model: Any, pixels: Tensor, grid: tuple[int, int, int]) -> qwen_vl_encoding.EncodedFrames:
+        frames = grid[0]
+        channels = torch.empty(frames, num_tokens, width * (1 + num_deepstack), dtype=torch.bfloat16, device="cuda")
+        scores = torch.empty(frames, num_tokens, dtype=torch.float32, device="cuda")
+        features = torch.empty(frames, tower_width, dtype=torch.bfloat16, device="cuda")
+        return qwen_vl_encoding.EncodedFrames(channels, scores, scores, features)
+
+    with torch.no_grad(), FakeTensorMode(), patch.object(qwen_vl_encoding, "encode_frames", encode):
+        pixels = torch.empty(grid_thw[0] * grid_thw[1] * grid_thw[2], 1, dtype=torch.bfloat16, device="cuda")
+        with LaunchCount() as count:
+            qwen_vl_encoding.encode_video(SimpleNamespace(config=config), pixels, grid_thw, None)
+    return count
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Prints a table."""
     parser = OneLineParser(prog="python -m benchmarks.launches", description=__doc__.splitlines()[0])
@@ -119,6 +149,12 @@ def main(arguments: list[str] | None = None) -> None:
         metavar="N",
         help=f"frames of a video (default: {' '.join(map(str, FRAMES))})",
     )
+    parser.add_argument(
+        "--host",
+        choices=tuple(HOSTS),
+        default="llava",
+        help=f"the kind of model (default: llava); a Qwen-VL video has frames of {QWEN_SIDE} x {QWEN_SIDE} patches",
+    )
     parser.add_argument("--operations", action="store_true", help="also say which operations these are")
     options = parser.parse_args(arguments)
     if triton is None:
@@ -126,7 +162,7 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"{'frames':>6}  {'kernels':>7}  {'host waits':>10}  {'pageable copies':>15}")
     obstacles = 0
     for num_frames in options.frames:
-        launches = count_launches(num_frames, AOTLlavaOnevisionConfig())
+        launches = HOSTS[options.host](num_frames)
         waits, copies = launches.waits.total(), launches.pageable_copies.total()
         print(f"{num_frames:>6}  {launches.kernels.total():>7}  {waits:>10}  {copies:>15}")
         obstacles += waits + copies
@@ -135,6 +171,23 @@ def main(arguments: list[str] | None = None) -> None:
                 print(f"{'':>8}{number:>7}  {name}" + f", {launches.waits[name]} waits" * bool(launches.waits[name]))
     if obstacles:
         sys.exit(f"The host waits, or copies from pageable memory, {obstacles} times, but never should.")
+
+
+def _on_qwen2_5_vl(num_frames: int) -> LaunchCount:
+    return count_launches_on_qwen_vl((num_frames, QWEN_SIDE, QWEN_SIDE), AOTQwen2_5_VLConfig(), 0)
+
+
+def _on_qwen3_vl(num_frames: int) -> LaunchCount:
+    config = AOTQwen3VLConfig()
+    num_deepstack = len(config.vision_config.deepstack_visual_indexes)
+    return count_launches_on_qwen_vl((num_frames, QWEN_SIDE, QWEN_SIDE), config, num_deepstack)
+
+
+HOSTS = {
+    "llava": lambda num_frames: count_launches(num_frames, AOTLlavaOnevisionConfig()),
+    "qwen2_5_vl": _on_qwen2_5_vl,
+    "qwen3_vl": _on_qwen3_vl,
+}
 
 
 def _changed(function, args: tuple) -> list[Tensor]:

@@ -25,11 +25,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--device", type=device, help="default: the GPUs where there are some, else the CPU")
     options = parser.parse_args(arguments)
 
-    from aot_llava_cli import answer
+    from aot_llava_cli import answer, hosts
     from aot_llava_cli.mini import MINI_CHECKPOINT, MINI_CLIP
 
     answer.silence_libraries()
     name, video = options.model or str(MINI_CHECKPOINT), options.video or str(MINI_CLIP)
+    hosts.check_is_llava(name)
     processor = answer.load_processor(name, None)
     model = answer.load_model(name, None, device=options.device)
     _Asking(model, processor, video, options).ask_each_time(1)  # what is done once in a process is not measured

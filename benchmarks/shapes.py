@@ -120,12 +120,12 @@ def build_models(shape: Shape, dtype: torch.dtype, device: torch.device) -> tupl
         stock_config = AOTLlavaOnevisionConfig(**fields, **shape.video_path, retention_ratio=1.0)
     with torch.device("meta"):
         stock = AutoModelForImageTextToText.from_config(stock_config, dtype=dtype)
-    _check_memory(stock, device)
+    check_memory(stock, device)
     with no_init_weights(), device:
         aot_config = AOTLlavaOnevisionConfig(**fields, **shape.video_path)
         aot = AutoModelForImageTextToText.from_config(aot_config, dtype=dtype)
-    _fill_with_noise(aot)
-    _share_tensors(aot, stock)
+    fill_with_noise(aot)
+    share_tensors(aot, stock)
     assert type(aot) is AOTLlavaOnevisionForConditionalGeneration
     assert shape.video_path or type(stock) is LlavaOnevisionForConditionalGeneration
     for model in (stock, aot):
@@ -165,7 +165,8 @@ def _config_fields(shape: Shape) -> dict[str, Any]:
     }
 
 
-def _check_memory(model: nn.Module, device: torch.device) -> None:
+def check_memory(model: nn.Module, device: torch.device) -> None:
+    """Raises MemoryError if the model's weights do not fit into the device's free memory."""
     needed = sum(parameter.nbytes for parameter in model.parameters())
     on_gpu = device.type == "cuda"
     free = torch.cuda.mem_get_info(device)[0] if on_gpu else psutil.virtual_memory().available
@@ -177,7 +178,8 @@ def _check_memory(model: nn.Module, device: torch.device) -> None:
 
 
 @torch.no_grad()
-def _fill_with_noise(model: nn.Module) -> None:
+def fill_with_noise(model: nn.Module) -> None:
+    """Random weights, with which activations stay in the range of real ones."""
     for name, parameter in model.named_parameters():
         if parameter.dim() > 1 or name.endswith("image_newline"):
             parameter.uniform_(-WEIGHT_RANGE, WEIGHT_RANGE)
@@ -185,7 +187,8 @@ def _fill_with_noise(model: nn.Module) -> None:
             parameter.fill_(1 if name.endswith("weight") else 0)
 
 
-def _share_tensors(source: nn.Module, target: nn.Module) -> None:
+def share_tensors(source: nn.Module, target: nn.Module) -> None:
+    """Gives a model the parameters and buffers of another."""
     for name, parameter in source.named_parameters():
         owner, _, leaf = name.rpartition(".")
         target.get_submodule(owner).register_parameter(leaf, parameter)

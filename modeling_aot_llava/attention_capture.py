@@ -1,4 +1,4 @@
-"""Reads the attention received at a few layers of a vision tower that runs with its own, fast attention kernel.
+"""Runs for each video with pixels: reads the attention at a few layers of a tower that keeps its own, fast kernel.
 
 Fast kernels return no attention weights, and the eager one would compute them for every layer. Here the scores of the
 wanted layers alone are computed, a few frames at a time, from their queries and keys, which hooks take while the tower

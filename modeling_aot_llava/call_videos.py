@@ -1,4 +1,4 @@
-"""The videos of a call as tensors: pixels, padded where videos are not equally long, and videos encoded before.
+"""Runs in each call with videos: as tensors, pixels padded where they are not equally long, or encoded before.
 
 The processor writes them, whatever moves, pins, collates or splits tensors does so with these, and the model reads
 them.
@@ -76,7 +76,9 @@ class CallVideos:
                 "channels, height, width): pass it as the processor gives it."
             )
         num_pixels = 0 if pixels is None else len(pixels)
-        if num_frames is None and pixels is not None and bool(pixels[:, -1, 0, 0, 0].isnan().any()):
+        # An exported program cannot look at its input.
+        may_look = num_frames is None and pixels is not None and not torch.compiler.is_compiling()
+        if may_look and bool(pixels[:, -1, 0, 0, 0].isnan().any()):
             raise ValueError(
                 f"`{NUM_FRAMES}` is None, but `pixel_values_videos` is padded, for its videos are not equally long: "
                 "pass all that the processor returned; a data collator must keep it, too."

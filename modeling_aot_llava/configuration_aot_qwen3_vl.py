@@ -11,6 +11,7 @@ if TYPE_CHECKING:  # transformers too old for this code copies the modules named
     from .aot_fields import AOTFields as AOTFields
     from .error_texts import show as show
     from .plain_numbers import plain as plain
+    from .qwen_vl_releases import num_vision_layers as num_vision_layers
     from .token_budget import FrameGrid as FrameGrid
 
 check_transformers()
@@ -44,14 +45,6 @@ class AOTQwen3VLConfig(QwenVLFields, Qwen3VLConfig):
     """
 
     model_type = "aot_qwen3_vl"
-
-    @classmethod
-    def get_config_dict(cls, pretrained_model_name_or_path, **kwargs):
-        """Reads a config file; a stock Qwen3-VL config is welcome as the base of an AOT config."""
-        config_dict, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
-        if config_dict.get("model_type") == Qwen3VLConfig.model_type:
-            config_dict["model_type"] = cls.model_type
-        return config_dict, kwargs
 
 
 AOTQwen3VLConfig.register_for_auto_class()

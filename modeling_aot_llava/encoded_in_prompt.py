@@ -1,4 +1,4 @@
-"""Whether an encoded video is what a call of the processor asks for."""
+"""Runs in calls of the processor with an encoded video: whether it is what the call asks for."""
 
 from typing import Any
 

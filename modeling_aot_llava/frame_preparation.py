@@ -17,7 +17,7 @@ from transformers.image_utils import (
     infer_channel_dimension_format,
     is_pil_image,
 )
-from transformers.video_utils import is_batched_video, is_valid_video, make_batched_videos
+from transformers.video_utils import is_valid_video
 
 # Options of a call that say which frames are meant and in which form, not what is done to each.
 _OF_WHOLE_VIDEOS = ("do_sample_frames", "input_data_format", "video_metadata", "return_metadata", "return_tensors")
@@ -104,13 +104,6 @@ def as_array(video: Any) -> Any:
         return video
     first = np.asarray(video[0])
     return np.broadcast_to(first, (len(video), *first.shape))
-
-
-def separate(videos: Any) -> list[Any]:
-    """The videos of a call, flat, like `make_batched_videos`; but frames in a list are left as they are."""
-    if is_batched_video(videos):
-        return list(videos)
-    return [videos] if is_valid_video(videos) else make_batched_videos(videos)
 
 
 def _is_uniform(video: Any) -> bool:

@@ -72,7 +72,7 @@ def merge_along_time(
     """
     order = StepOrder.of(budget.clip_lengths)
     wanted_rows = recipe.output_rows(order.places, order.clip_places, budget.clip_lengths)
-    by_step, by_frame, output_rows, quotas = _on_device(
+    by_step, by_frame, output_rows, quotas = numbers_on_device(
         [order.frames, order.places, wanted_rows, [budget.kept_per_frame[i] for i in order.frames]],
         tokens.device,
     )
@@ -150,7 +150,8 @@ def merge_next_frame(
     return aggregate(anchors, sources, assignment * merged.unsqueeze(-1), config.inter_frame_weight), merged
 
 
-def _on_device(lists: list[list[int]], device: torch.device) -> tuple[Tensor, ...]:
+def numbers_on_device(lists: list[list[int]], device: torch.device) -> tuple[Tensor, ...]:
+    """Lists of integers as tensors (n,), without a wait of the host."""
     numbers = [number for numbers in lists for number in numbers]
     if device.type == "cuda":
         # As arguments of a kernel. A copy would make the host wait or, from pinned memory, be made again whenever a

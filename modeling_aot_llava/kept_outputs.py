@@ -1,4 +1,4 @@
-"""Outputs of modules inside a compiled model: hooks that are there when it is traced, and stay.
+"""Runs where a vision tower is compiled: outputs of modules inside it, by hooks that are traced with it, and stay.
 
 A compiled graph runs the hooks that it was traced with, and no others. Layers that are compiled one by one share a
 graph, so each of them has the same hook, and a mark on the module says whether its output is kept: two graphs serve

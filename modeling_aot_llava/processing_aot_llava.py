@@ -23,7 +23,6 @@ from .call_videos import NAMES as NAMES_OF_CALL_VIDEOS
 from .encoded_in_prompt import check_is_asked_for
 from .encoded_video import EncodedVideo
 from .error_texts import show
-from .frame_preparation import separate
 from .keyword_check import check_keywords, keywords_of_call
 from .llava_video_checkpoint import (
     CHAT_TEMPLATE,
@@ -42,8 +41,9 @@ from .token_budget import (
     newline_places,
     pooled_grid_size,
 )
-from .unread_videos import as_strings, encoded_among, make_pixel_values
+from .unread_videos import as_strings, encoded_among, separate
 from .video_limits import VideoLimits
+from .video_pixel_values import make_pixel_values
 from .vllm_serving import is_called_by_vllm, tells_vllm
 
 # Of a folder on this machine transformers before 5.10 copies only the modules that this very file names, looks for all

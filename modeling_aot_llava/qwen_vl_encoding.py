@@ -1,4 +1,4 @@
-"""From the pixels of a Qwen-VL video to its compressed tokens: vision tower, merger and AOT, some frames at a time.
+"""Runs for each Qwen-VL video with pixels: tower, merger and AOT, from these to tokens, some frames at a time.
 
 Anchors are chosen among the tokens that the merger makes, since the tower and the language model share no space before
 it. The features of Qwen3-VL's DeepStack ride along beside each token: they are folded with the same weights, but say
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .rotary_attention_capture import capture_rotary_attention
-from .spatiotemporal_pruning import FrameTokens, compress_along_time, compress_frames
+from .spatiotemporal_pruning import FrameTokens, VideoTokens, compress_along_time, compress_frames
 from .token_budget import plan_token_budget
 
 
@@ -32,7 +32,7 @@ class KeptVideo:
 
 
 @dataclass(frozen=True)
-class _Frames:
+class EncodedFrames:
     """Of some frames: tokens with DeepStack's channels, (F, P, D (1 + layers)); two scores, (F, P); and one feature a
     frame, (F, Dv)."""
 
@@ -43,13 +43,29 @@ class _Frames:
 
 
 def encode_video(model, pixels: Tensor, grid_thw: tuple[int, int, int], num_video_tokens: int | None) -> KeptVideo:
-    """Encodes and compresses one video, at most `config.frames_at_once` frames at a time.
+    """Encodes and compresses one video.
+
+    Args and raises: as `compress_video`.
+    """
+    video = compress_video(model, pixels, grid_thw, num_video_tokens)
+    shape = (grid_thw[0], model.config.grid_of(grid_thw).num_pooled)
+    is_kept = torch.zeros(shape, dtype=torch.bool, device=video.tokens.device)
+    is_kept.view(-1)[video.places] = True
+    tokens, *deepstack = video.tokens.split(model.config.text_config.hidden_size, dim=-1)
+    return KeptVideo(tokens, tuple(deepstack), is_kept)
+
+
+def compress_video(model, pixels: Tensor, grid_thw: tuple[int, int, int], num_video_tokens: int | None) -> VideoTokens:
+    """The same, with what a picture of it needs; at most `config.frames_at_once` frames are encoded at a time.
 
     Args:
         model: an AOT model of the Qwen-VL family, without the language-model head.
         pixels: (patches, values of a patch), the video's rows of `pixel_values_videos`.
         grid_thw: frames, and a frame's height and width in patches.
         num_video_tokens: B; None where `config.retention_ratio` decides.
+
+    Returns:
+        Tokens of (B, D (1 + layers of DeepStack)).
 
     Raises:
         ValueError: if there is no plan for these numbers.
@@ -68,7 +84,7 @@ def encode_video(model, pixels: Tensor, grid_thw: tuple[int, int, int], num_vide
     for first in range(0, num_frames, config.frames_at_once):
         last = min(first + config.frames_at_once, num_frames)
         part = pixels[first * patches_of_frame : last * patches_of_frame]
-        frames = _encode_frames(model, part, (last - first, *grid_thw[1:]))
+        frames = encode_frames(model, part, (last - first, *grid_thw[1:]))
         features.append(frames.frame_features)
         parts.append(
             compress_frames(
@@ -81,11 +97,7 @@ def encode_video(model, pixels: Tensor, grid_thw: tuple[int, int, int], num_vide
                 num_compared=model.config.text_config.hidden_size,
             )
         )
-    video = compress_along_time(FrameTokens.join(parts), budget, config, torch.cat(features))
-    is_kept = torch.zeros(num_frames * grid.num_pooled, dtype=torch.bool, device=video.tokens.device)
-    is_kept[video.places] = True
-    tokens, *deepstack = video.tokens.split(model.config.text_config.hidden_size, dim=-1)
-    return KeptVideo(tokens, tuple(deepstack), is_kept.view(num_frames, -1))
+    return compress_along_time(FrameTokens.join(parts), budget, config, torch.cat(features))
 
 
 def encode_whole_video(model, pixels: Tensor, grid_thw: tuple[int, int, int]) -> KeptVideo:
@@ -96,7 +108,8 @@ def encode_whole_video(model, pixels: Tensor, grid_thw: tuple[int, int, int]) ->
     return KeptVideo(outputs.pooler_output, tuple(_deepstack_of(outputs)), is_kept)
 
 
-def _encode_frames(model, pixels: Tensor, grid_thw: tuple[int, int, int]) -> _Frames:
+def encode_frames(model, pixels: Tensor, grid_thw: tuple[int, int, int]) -> EncodedFrames:
+    """Some frames of a video through the vision tower, with the scores of their tokens."""
     watched = (model.config.local_attention_layer, model.config.global_attention_layer)
     with capture_rotary_attention(model.visual, watched) as received:
         outputs = model.run_vision_tower(pixels, grid_thw)
@@ -111,7 +124,7 @@ def _encode_frames(model, pixels: Tensor, grid_thw: tuple[int, int, int]) -> _Fr
     for layer, of_patches in received.items():
         of_tokens = of_patches.view(-1, patches_of_token).mean(-1)
         scores[layer] = (of_tokens if order is None else of_tokens[order.to(of_tokens.device)]).view(num_frames, -1)
-    return _Frames(
+    return EncodedFrames(
         channels=torch.cat([outputs.pooler_output, *_deepstack_of(outputs)], dim=-1).unflatten(0, (num_frames, -1)),
         local_attention=scores[watched[0]],
         global_attention=scores[watched[1]],

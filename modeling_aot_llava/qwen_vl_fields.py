@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from .aot_fields import AOTFields, is_integer_within, require
+from .qwen_vl_releases import num_vision_layers
 from .token_budget import FrameGrid
 
 
@@ -16,9 +17,18 @@ class QwenVLFields(AOTFields):
 
     local_window_size: int = 5
 
+    @classmethod
+    def get_config_dict(cls, pretrained_model_name_or_path, **kwargs):
+        """Reads a config file; one of the stock host is welcome as the base of an AOT config."""
+        config_dict, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        stock = cls.__bases__[-1]
+        if config_dict.get("model_type") == stock.model_type:
+            config_dict["model_type"] = cls.model_type
+        return config_dict, kwargs
+
     @property
     def num_vision_layers(self) -> int:
-        return self.vision_config.depth
+        return num_vision_layers(self.vision_config)
 
     def grid_of(self, grid_thw: tuple[int, int, int]) -> FrameGrid:
         """The grid of a video's frames, of its row in `video_grid_thw`, which counts patches."""

@@ -11,12 +11,14 @@ from typing import Any
 
 from torch import Tensor
 from transformers import GenerationConfig
+from transformers.utils import can_return_tuple
 
 from .aot_fields import aot_fields_of
 from .conversation_cache import count_cached_columns, find_caches, mark_as_fitted
 from .generation_options import GenerationOptions, check_chunked_prefill
 from .mrope_positions import modality_types, with_text_positions
 from .prompt import Prompt
+from .qwen_vl_releases import check_release
 from .qwen_vl_videos import (
     FittedVideos,
     as_output,
@@ -40,6 +42,7 @@ class AOTQwenVLModel:
     features_class: type
 
     def __init__(self, config):
+        check_release()
         if not hasattr(config, "validate_aot"):
             own = self.config_class.__name__
             raise TypeError(
@@ -67,6 +70,7 @@ class AOTQwenVLModel:
         """The stock model's features of whole videos."""
         return super().get_video_features(pixel_values_videos, video_grid_thw, **{**kwargs, "return_dict": True})
 
+    @can_return_tuple
     def get_video_features(self, pixel_values_videos: Tensor, video_grid_thw: Tensor | None = None, **kwargs):
         """Encodes videos, and compresses each to `config.retention_ratio`.
 
@@ -214,7 +218,8 @@ def _forward(
     """The stock `forward` of a model with or without head; what it takes as `labels` changes with the prompt."""
     refuse_config_fields(kwargs, model.config)
     written = prompt = Prompt(input_ids, attention_mask=attention_mask, position_ids=position_ids, **labels)
-    if pixel_values_videos is not None and mm_encoder_outputs is None:
+    is_the_stock_models = input_ids is None and model.config.retention_ratio >= 1
+    if pixel_values_videos is not None and mm_encoder_outputs is None and not is_the_stock_models:
         caches = find_caches(kwargs.values())
         if caches and count_cached_columns(caches):
             raise ValueError(_NEW_VIDEO)

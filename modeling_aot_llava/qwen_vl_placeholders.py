@@ -1,7 +1,7 @@
 """What the processors of the Qwen-VL family share: as many video placeholders as AOT keeps tokens.
 
-Frames, sizes, times and the marks around each frame stay the stock processor's: in the text that it writes for a
-video, each run of placeholders gets its new length.
+Frames, their sizes, times and marks stay the stock processor's business: in the text that it writes for a video, each
+run of placeholders gets its new length. Videos that are yet to be read are read with the project's reader.
 """
 
 import inspect
@@ -16,6 +16,7 @@ from transformers.video_utils import VideoInput
 
 from .keyword_check import check_keywords, keywords_of_call
 from .plain_numbers import plain
+from .qwen_vl_reading import read_videos
 from .token_budget import (
     FrameGrid,
     TokenBudget,
@@ -24,9 +25,11 @@ from .token_budget import (
     count_video_tokens,
     plan_token_budget,
 )
+from .unread_videos import as_strings
+from .video_limits import VideoLimits
 
 # The settings that are this processor's own, and none of its tokenizer's or its video processor's.
-SETTINGS = ("retention_ratio", "num_clips", "num_anchors")
+SETTINGS = ("retention_ratio", "num_clips", "num_anchors", "video_limits")
 # How many tokens of each video to keep: an argument of the model's `forward` and `generate`. It tells that a full
 # count was asked for; without it, a full prompt is the stock processor's.
 KEPT_VIDEO_TOKENS = "kept_video_tokens"
@@ -36,9 +39,12 @@ class AOTQwenVLVideosKwargs(VideosKwargs, total=False):
     """
     retention_ratio (`float`, *optional*):
         Share of the video tokens to keep in this call, instead of the processor's; 1 or more keeps all.
+    video_limits (`dict`, *optional*):
+        What is refused of the videos of this call, instead of the processor's.
     """
 
     retention_ratio: Any
+    video_limits: Any
 
 
 @dataclass(frozen=True)
@@ -75,11 +81,14 @@ class AOTQwenVLProcessor:
         retention_ratio=0.1,
         num_clips=8,
         num_anchors=None,
+        video_limits=None,
         **kwargs,
     ):
         self.retention_ratio = retention_ratio
         self.num_clips = num_clips
         self.num_anchors = num_anchors
+        VideoLimits.of(video_limits)  # raises before a video is read
+        self.video_limits = video_limits
         super().__init__(image_processor, tokenizer, video_processor, chat_template=chat_template, **kwargs)
         if getattr(self.video_processor, "cap_pixels_per_frame", False) is None:
             # Releases announce another default, with which the same video would have another number of tokens.
@@ -105,13 +114,26 @@ class AOTQwenVLProcessor:
         values = super().to_dict()
         return {**values, **{name: plain(values[name]) for name in SETTINGS}}
 
+    def prepare_inputs_layout(self, images=None, text=None, videos: VideoInput | None = None, **kwargs):
+        """Like the parent's; what is yet to be read gets the form that the parent's checks let pass."""
+        return super().prepare_inputs_layout(images=images, text=text, videos=as_strings(videos), **kwargs)
+
     def __call__(self, images=None, text=None, videos=None, **kwargs):
-        check_keywords(kwargs, keywords_of_call(self), ("retention_ratio",))
+        own = AOTQwenVLVideosKwargs.__annotations__.keys() - VideosKwargs.__annotations__
+        check_keywords(kwargs, keywords_of_call(self), sorted(own))
         return super().__call__(images=images, text=text, videos=videos, **kwargs)
 
-    def _process_videos(self, videos: VideoInput, retention_ratio: float | None = None, **kwargs):
+    def _process_videos(
+        self,
+        videos: VideoInput,
+        retention_ratio: float | None = None,
+        video_limits: dict[str, Any] | None = None,
+        **kwargs,
+    ):
         ratio = self.retention_ratio if retention_ratio is None else retention_ratio
         check_retention_ratio(ratio)  # before any video is read
+        limits = VideoLimits.of(self.video_limits if video_limits is None else video_limits)
+        videos, kwargs = read_videos(self.video_processor, videos, kwargs, limits)
         processed, texts = super()._process_videos(videos, **kwargs)
         budgets = [self._plan([int(size) for size in grid], ratio) for grid in processed["video_grid_thw"]]
         texts = [self._shortened(text, budget) for text, budget in zip(texts, budgets)]

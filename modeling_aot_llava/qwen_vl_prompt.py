@@ -1,4 +1,4 @@
-"""A Qwen-VL prompt whose video placeholders are made as many as there are tokens, with the columns of the whole video.
+"""Runs where a Qwen-VL prompt is fitted to its videos: placeholders as many as tokens, columns of the whole video.
 
 The whole prompt has a placeholder for every token that the stock model would have. Which of its columns are left is
 what tells the kept tokens' positions (mrope_positions).

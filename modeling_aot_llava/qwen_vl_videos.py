@@ -1,4 +1,4 @@
-"""The videos of a Qwen-VL call: encoded, the prompt fitted to them, and the positions of what is left."""
+"""Runs in each call with Qwen-VL videos: encoded, the prompt fitted to them, and the positions of what is left."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

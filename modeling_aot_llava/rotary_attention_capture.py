@@ -1,4 +1,4 @@
-"""Reads the attention received at a few layers of a vision tower with rotary positions and packed frames.
+"""Runs for each Qwen-VL video with pixels: reads the attention at a few layers of a tower with packed frames.
 
 Such towers project queries, keys and values at once (`qkv`), rotate queries and keys inside the attention module, and
 run all frames, or all windows of them, as pieces of one sequence. The tower runs with its own attention kernel; the

@@ -26,7 +26,7 @@ from torch.nn import functional
 
 from .exact_products import without_autocast
 from .frame_clips import dynamic_clip_lengths
-from .inter_frame_transport import merge_along_time
+from .inter_frame_transport import merge_along_time, numbers_on_device
 from .intra_frame_transport import aggregate_within_frames
 from .paper_recipe import PaperRecipe
 from .recipe import Recipe
@@ -67,7 +67,7 @@ class VideoTokens:
 
         Not in the released recipe with clips of several frames, which has tokens twice.
         """
-        starts = [0, *accumulate(self.clip_lengths[:-1])]
+        (starts,) = numbers_on_device([[0, *accumulate(self.clip_lengths[:-1])]], self.temporal_kept.device)
         kept = self.temporal_kept.clone()
         kept[starts] = self.pooled_kept[starts]
         return true_positions(kept.flatten(), len(self.tokens))

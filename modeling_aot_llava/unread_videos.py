@@ -1,29 +1,13 @@
-"""Runs in each call of the processor: brings videos yet to be read through transformers' checks, and reads them."""
+"""Runs in each call of a processor: brings videos yet to be read through transformers' checks, and reads them."""
 
 import os
 from typing import Any
 
 import numpy as np
-from transformers import BatchFeature
-from transformers.utils import logging
-from transformers.video_utils import VideoInput, is_valid_video, make_batched_metadata
+from transformers.video_utils import VideoInput, is_batched_video, is_valid_video, make_batched_videos
 
 from .encoded_video import SUFFIX, EncodedVideo, is_encoded_video
-from .error_texts import show
-from .frame_preparation import (
-    as_array,
-    layout_of_rgb,
-    prepare_decoded,
-    separate,
-    store_maker,
-    works_frame_by_frame,
-)
-from .upright_frames import StackedFrames
-from .video_limits import VideoLimits
-from .video_reading import read_video_into
 from .video_sources import is_source, local_path
-
-logger = logging.get_logger(__name__)
 
 
 class _UnreadVideo(str):
@@ -54,7 +38,7 @@ def encoded_among(videos: VideoInput) -> list[EncodedVideo | None]:
     read: dict[str, EncodedVideo] = {}
 
     def take(video: Any) -> EncodedVideo | None:
-        source = _source_of(video) if isinstance(video, str) else None
+        source = source_of(video) if isinstance(video, str) else None
         if source is None or is_encoded_video(source):
             return source
         path = local_path(source)
@@ -67,74 +51,16 @@ def encoded_among(videos: VideoInput) -> list[EncodedVideo | None]:
     return [take(video) for video in separate(videos)]
 
 
-def make_pixel_values(
-    video_processor: Any,
-    videos: VideoInput,
-    options: dict[str, Any],
-    default_num_frames: int | None,
-    limits: VideoLimits,
-) -> BatchFeature:
-    """What a video processor makes of the videos of a call that `as_strings` let pass, of which it reads the unread.
-
-    Each frame is prepared as soon as it is there, so that at full size they are never all in memory.
-
-    Args:
-        videos: all of the call; lists of picture files are the video processor's own business.
-        options: the call's, of which `num_frames`, `fps` and `do_sample_frames` say which frames are read.
-        default_num_frames: frames of a video where the call names no number.
-        limits: what is refused.
-
-    Returns:
-        `pixel_values_videos`, (n, channels, height, width) of each video, and with `return_metadata`
-        `video_metadata`.
-
-    Raises:
-        ValueError: if some are files and some are decoded, or one cannot be read.
-    """
-    flat = separate(videos)
-    if not any(isinstance(video, str) for video in flat):
-        return _of_decoded(video_processor, videos, flat, options)
-    if not all(isinstance(video, str) for video in flat):
-        raise ValueError("Some videos of the call are files and some are decoded frames: pass one or the other.")
-    num_frames, fps = _sampling(options, default_num_frames)
-    options = {name: value for name, value in options.items() if name not in ("num_frames", "fps", "video_metadata")}
-    options["do_sample_frames"] = False
-    is_prepared = works_frame_by_frame(video_processor, options)
-    make_store = store_maker(video_processor, options) if is_prepared else StackedFrames
-    read = [read_video_into(make_store, _source_of(video), num_frames, fps, limits) for video in flat]
-    frames, metadata = (list(each) for each in zip(*read))
-    if not is_prepared:
-        return video_processor(frames, video_metadata=metadata, **options)
-    return _batch(frames, metadata if options.get("return_metadata") else None)
+def separate(videos: Any) -> list[Any]:
+    """The videos of a call, flat, like `make_batched_videos`; but frames in a list are left as they are."""
+    if is_batched_video(videos):
+        return list(videos)
+    return [videos] if is_valid_video(videos) else make_batched_videos(videos)
 
 
-def _of_decoded(video_processor: Any, videos: VideoInput, flat: list[Any], options: dict[str, Any]) -> BatchFeature:
-    layout = None
-    if works_frame_by_frame(video_processor, options):
-        layout = layout_of_rgb(flat, video_processor, options)
-    if layout is None:
-        return video_processor(videos, **options)
-    metadata = make_batched_metadata(list(map(as_array, flat)), options.get("video_metadata"))
-    frames = [prepare_decoded(video, layout, video_processor, options) for video in flat]
-    return _batch(frames, metadata if options.get("return_metadata") else None)
-
-
-def _batch(frames: list[Any], metadata: list[Any] | None) -> BatchFeature:
-    values = {"pixel_values_videos": frames}
-    return BatchFeature(values if metadata is None else {**values, "video_metadata": metadata})
-
-
-def _sampling(options: dict[str, Any], default_num_frames: int | None) -> tuple[int | None, float | None]:
-    """`num_frames` and `fps` for `read_video`; says which options of the call have no effect."""
-    num_frames, fps = options.get("num_frames"), options.get("fps")
-    if options.get("video_metadata") is not None:
-        logger.warning_once("`video_metadata` is ignored: the videos are files, which are read for it.")
-    if options.get("do_sample_frames") is not False:
-        return (default_num_frames, None) if num_frames is None and fps is None else (num_frames, fps)
-    for name, value in (("num_frames", num_frames), ("fps", fps)):
-        if value is not None:
-            logger.warning_once(f"`{name}={show(value)}` is ignored: `do_sample_frames=False` reads every frame.")
-    return None, None
+def source_of(video: str) -> Any:
+    """What is to be read or taken, of a string that `as_strings` gave: a source, or an encoded video."""
+    return video.source if isinstance(video, _UnreadVideo) else video
 
 
 def _as_array(video: Any) -> Any:
@@ -149,8 +75,3 @@ def _holds_source(videos: Any) -> bool:
 
 def _is_unread(video: Any) -> bool:
     return is_source(video) or is_encoded_video(video)
-
-
-def _source_of(video: str) -> Any:
-    """What is to be read or taken, of a string that `as_strings` gave: a source, or an encoded video."""
-    return video.source if isinstance(video, _UnreadVideo) else video

@@ -1,4 +1,4 @@
-"""What made an encoded video, as integers that travel with its tokens from the processor to the model.
+"""Runs in calls with an encoded video: what made it, as integers that travel from the processor to the model.
 
 The processor knows the video but not the model, and the model gets tensors alone.
 """

@@ -90,16 +90,23 @@ def read_frames(
     Raises:
         ValueError: also if there is no index, they do not rise, or the video has not so many frames.
     """
-    chosen = np.asarray(indices)
-    if (
-        chosen.ndim != 1
-        or not len(chosen)
-        or chosen.dtype.kind not in "iu"
-        or chosen[0] < 0
-        or (np.diff(chosen) < 1).any()
-    ):
-        raise ValueError(f"indices={show(indices)} must be at least one integer, rising, from 0.")
+    chosen = _checked(indices)
     return _read_releasing(source, partial(_as_chosen, chosen=chosen), limits, StackedFrames)
+
+
+def read_chosen_frames(
+    source: Source, choose: Callable[[int, float | None], Sequence[int]], limits: VideoLimits = DEFAULT_LIMITS
+) -> tuple[np.ndarray, VideoMetadata]:
+    """Like `read_frames`, with indices that follow from the video.
+
+    Args:
+        choose: of its number of frames, and its frame rate in 1/s (None where unknown), the indices to read.
+    """
+
+    def choose_checked(total: int, frame_rate: float | None, name: str) -> np.ndarray:
+        return _as_chosen(total, frame_rate, name, chosen=_checked(choose(total, frame_rate)))
+
+    return _read_releasing(source, choose_checked, limits, StackedFrames)
 
 
 def uniform_frame_indices(total: int, num_frames: int) -> np.ndarray:
@@ -138,6 +145,19 @@ def _uniformly(
             raise ValueError(f"{name} does not tell its frame rate: pass num_frames, not fps.")
         num_frames = max(1, int(min(total, total / frame_rate * fps)))
     return uniform_frame_indices(total, total if num_frames is None else num_frames)
+
+
+def _checked(indices: Sequence[int]) -> np.ndarray:
+    chosen = np.asarray(indices)
+    if (
+        chosen.ndim != 1
+        or not len(chosen)
+        or chosen.dtype.kind not in "iu"
+        or chosen[0] < 0
+        or (np.diff(chosen) < 1).any()
+    ):
+        raise ValueError(f"indices={show(indices)} must be at least one integer, rising, from 0.")
+    return chosen
 
 
 def _as_chosen(total: int, frame_rate: float | None, name: str, chosen: np.ndarray) -> np.ndarray:

@@ -107,7 +107,7 @@ def config_of(host, is_ours=True, **fields):
         "tie_word_embeddings": False,
     }
     own = {"local_window_size": 2, "num_clips": 2, "retention_ratio": 0.25, **host.aot} if is_ours else {}
-    return (host.ours if is_ours else host.stock)("Config")(**values, **{**own, **fields})
+    return (host.ours if is_ours else host.stock)("Config")(**{**values, **own, **fields})
 
 
 def stock_model(host, seed=0):

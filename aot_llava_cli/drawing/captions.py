@@ -76,7 +76,9 @@ def _patch_legend(frame: FrameMap, config) -> LegendGroup:
     if config.anchor_selection == "random":
         anchors = {Part.GLOBAL_ANCHOR: "drawn at random"}
     rest = _fate("the anchors", config.intra_frame_aggregation)
-    return LegendGroup(f"token anchors among the {frame.anchors.size} patches", {**anchors, Part.NO_ANCHOR: rest})
+    # Where nothing is pooled, anchors are chosen among the tokens themselves.
+    of_what = "tokens" if frame.anchors.shape == frame.kept.shape else "patches"
+    return LegendGroup(f"token anchors among the {frame.anchors.size} {of_what}", {**anchors, Part.NO_ANCHOR: rest})
 
 
 def _token_legend(first_frame: FrameMap, config) -> LegendGroup:

@@ -12,6 +12,7 @@ from modeling_aot_llava import (
     AOTLlavaOnevisionForConditionalGeneration,
     AOTLlavaOnevisionProcessor,
 )
+from modeling_aot_llava.qwen_vl_fields import QwenVLFields
 from modeling_aot_llava.video_reading import read_video
 
 from ..answer import without_newlines
@@ -28,7 +29,8 @@ class CompressedVideo:
 
     Attributes:
         name: of the file.
-        pictures: the sampled frames, cut to what the vision tower's patches cover.
+        pictures: the sampled frames, cut to what the vision tower's patches cover; on Qwen-VL, where two are one, the
+            first of them.
         frames: the map of each.
         clip_lengths: frames of each clip.
         tokens_before, tokens_after: video tokens that the stock model and this one read, newlines not counted.
@@ -41,7 +43,7 @@ class CompressedVideo:
     clip_lengths: tuple[int, ...]
     tokens_before: int
     tokens_after: int
-    config: AOTLlavaOnevisionConfig
+    config: AOTLlavaOnevisionConfig | QwenVLFields
 
 
 def read_frames(processor: AOTLlavaOnevisionProcessor, video: str | Path, num_frames: int | None) -> np.ndarray:
@@ -75,11 +77,7 @@ def compress(
     tokens_before = len(frames) * model.config.pooled_grid_size**2
     num_placeholders = int((inputs["input_ids"] == processor.video_token_id).sum())
     num_tokens = without_newlines(num_placeholders, len(frames), model.config)
-    if num_tokens == tokens_before:
-        raise ValueError(
-            "This checkpoint keeps every video token, so there is nothing to show. Set a lower --retention-ratio, "
-            "such as 0.1."
-        )
+    check_something_is_left_out(num_tokens, tokens_before)
     with torch.inference_mode():
         (compressed,) = model.model.compress_videos(
             inputs["pixel_values_videos"].to(model.device, model.dtype), kept_video_tokens=[num_tokens]
@@ -93,6 +91,15 @@ def compress(
         tokens_after=len(compressed.tokens),
         config=model.config,
     )
+
+
+def check_something_is_left_out(num_tokens: int, tokens_before: int) -> None:
+    """Raises ValueError if every token is kept."""
+    if num_tokens == tokens_before:
+        raise ValueError(
+            "This checkpoint keeps every video token, so there is nothing to show. Set a lower --retention-ratio, "
+            "such as 0.1."
+        )
 
 
 def _seen_part(frame: np.ndarray, config: AOTLlavaOnevisionConfig) -> Image.Image:

@@ -29,7 +29,7 @@ def paint_anchors(picture: Image.Image, frame: FrameMap, size: tuple[int, int]) 
     """
     pixels = _resized(picture, size)
     painted = _dimmed(pixels)
-    outlines = _cell_outlines(len(frame.local_anchors), size)
+    outlines = _cell_outlines(frame.local_anchors.shape, size)
     for anchors, colour in ((frame.local_anchors, LOCAL_ANCHOR), (frame.global_anchors, GLOBAL_ANCHOR)):
         is_anchor = _spread(anchors, size)
         painted[is_anchor] = pixels[is_anchor]
@@ -48,7 +48,7 @@ def paint_tokens(picture: Image.Image, frame: FrameMap, size: tuple[int, int]) -
     painted[_spread(frame.merged_along_time, size) & _stripes(size)] = MERGED_ALONG_TIME
     kept = _spread(frame.kept, size)
     painted[kept] = pixels[kept]
-    painted[_rim(kept, _line_width(len(frame.kept), size))] = KEPT_EDGE
+    painted[_rim(kept, _line_width(frame.kept.shape, size))] = KEPT_EDGE
     return Image.fromarray(painted)
 
 
@@ -59,7 +59,7 @@ def _dimmed(pixels: np.ndarray) -> np.ndarray:
 
 def _spread(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Spreads a mask over the cells of a grid to pixels: bool, (height, width)."""
-    rows, columns = _cells_of_pixels(len(mask), size)
+    rows, columns = _cells_of_pixels(mask.shape, size)
     return mask[rows][:, columns]
 
 
@@ -67,13 +67,13 @@ def _resized(picture: Image.Image, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(picture.convert("RGB").resize(size, Image.Resampling.LANCZOS))
 
 
-def _cells_of_pixels(grid: int, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def _cells_of_pixels(grid: tuple[int, int], size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """The grid row of each row of pixels, and the grid column of each column."""
     width, height = size
-    return np.arange(height) * grid // height, np.arange(width) * grid // width
+    return np.arange(height) * grid[0] // height, np.arange(width) * grid[1] // width
 
 
-def _cell_outlines(grid: int, size: tuple[int, int]) -> np.ndarray:
+def _cell_outlines(grid: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
     """The outermost pixels of all cells: bool, (height, width)."""
     rows, columns = _cells_of_pixels(grid, size)
     is_odd = (rows[:, None] + columns) % 2 == 1
@@ -81,8 +81,9 @@ def _cell_outlines(grid: int, size: tuple[int, int]) -> np.ndarray:
     return _rim(is_odd, thickness) | _rim(~is_odd, thickness)
 
 
-def _line_width(grid: int, size: tuple[int, int]) -> int:
-    return max(1, round(min(size) / grid / CELL_PER_LINE))
+def _line_width(grid: tuple[int, int], size: tuple[int, int]) -> int:
+    width, height = size
+    return max(1, round(min(height / grid[0], width / grid[1]) / CELL_PER_LINE))
 
 
 def _rim(mask: np.ndarray, thickness: int) -> np.ndarray:

@@ -40,6 +40,8 @@ def make_page(video: CompressedVideo) -> str:
             "meanings": {part.value: text for group in groups for part, text in group.meanings.items()},
             "patchParts": [part.value for part in PATCH_PARTS],
             "tokenParts": [part.value for part in TOKEN_PARTS],
+            "patchGrid": video.frames[0].anchors.shape,
+            "tokenGrid": video.frames[0].kept.shape,
             "frames": [_frame_facts(video, index) for index in range(len(video.frames))],
         },
     )

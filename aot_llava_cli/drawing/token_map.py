@@ -7,11 +7,12 @@ import numpy as np
 from torch import Tensor
 
 from modeling_aot_llava.spatiotemporal_pruning import VideoTokens
+from modeling_aot_llava.token_budget import FrameGrid
 
 
 @dataclass(frozen=True)
 class FrameMap:
-    """One frame; G is the side of its patch grid, S that of its pooled grid.
+    """One frame; (G, G) stands for height and width of its patch grid, (S, S) for those of its pooled grid.
 
     Attributes:
         clip: the clip that it is in, from 0.
@@ -42,19 +43,21 @@ class FrameMap:
         return int(self.kept.sum()) * self.times_read
 
 
-def map_frames(video: VideoTokens, config) -> list[FrameMap]:
+def map_frames(video: VideoTokens, config, grid: FrameGrid | None = None) -> list[FrameMap]:
     """Maps every frame of a compressed video.
 
     Args:
         video: what `compress_videos` returned for it.
-        config: the model's `AOTLlavaOnevisionConfig` at that time.
+        config: the model's AOT config at that time.
+        grid: of its frames, where these are not square.
     """
+    patches, pooled = (None, None) if grid is None else (grid.patches, grid.pooled)
     clips = [(clip, step, length) for clip, length in enumerate(video.clip_lengths) for step in range(length)]
     masks = zip(
-        _as_grids(video.anchors.local),
-        _as_grids(video.anchors.global_),
-        _as_grids(video.pooled_kept),
-        _as_grids(video.temporal_kept),
+        _as_grids(video.anchors.local, patches),
+        _as_grids(video.anchors.global_, patches),
+        _as_grids(video.pooled_kept, pooled),
+        _as_grids(video.temporal_kept, pooled),
     )
     return [
         FrameMap(
@@ -70,6 +73,6 @@ def map_frames(video: VideoTokens, config) -> list[FrameMap]:
     ]
 
 
-def _as_grids(masks: Tensor) -> np.ndarray:
-    side = math.isqrt(masks.shape[1])
-    return masks.cpu().numpy().reshape(-1, side, side)
+def _as_grids(masks: Tensor, sides: tuple[int, int] | None) -> np.ndarray:
+    square = math.isqrt(masks.shape[1])
+    return masks.cpu().numpy().reshape(-1, *(sides or (square, square)))

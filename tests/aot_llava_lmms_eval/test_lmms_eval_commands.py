@@ -18,7 +18,7 @@ pytest.importorskip("lmms_eval", reason="lmms-eval is not installed: make_enviro
 
 from lmms_eval_runs import TASK, TASK_FOLDER
 
-from aot_llava_lmms_eval.names import AOT, METHODS, model_id
+from aot_llava_lmms_eval.names import AOT, METHODS, QWEN_VL, model_id
 
 ROOT = Path(__file__).parents[2]
 
@@ -53,7 +53,7 @@ def test_where_lmms_eval_lists_the_models(capsys):
     from lmms_eval.cli.models_cmd import run_models
     from lmms_eval.models import list_available_models
 
-    ours = {model_id(method) for method in (AOT, *METHODS)}
+    ours = {model_id(method) for method in (AOT, *METHODS, *QWEN_VL)}
     assert ours <= set(list_available_models())
     run_models(argparse.Namespace(aliases=True))
     assert not any(name in capsys.readouterr().out for name in ours)

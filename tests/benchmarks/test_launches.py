@@ -6,13 +6,15 @@ from unittest.mock import patch
 
 import pytest
 import torch
+from qwen_vl_hosts import HOSTS as QWEN_HOSTS
+from qwen_vl_hosts import config_of
 from reference import small_config
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import benchmarks.launches
-from benchmarks.launches import LaunchCount, count_launches, main
+from benchmarks.launches import HOSTS, LaunchCount, count_launches, count_launches_on_qwen_vl, main
 from modeling_aot_llava import AOTLlavaOnevisionConfig, fused_kernels
-from modeling_aot_llava.inter_frame_transport import _on_device
+from modeling_aot_llava.inter_frame_transport import numbers_on_device
 from modeling_aot_llava.optimal_transport import sinkhorn
 from modeling_aot_llava.token_anchors import attention_received
 
@@ -58,6 +60,20 @@ def test_an_exact_budget_never_waits(fields):
 def test_what_depends_on_the_video_waits_once(fields):
     """For where the clips begin, or for how many tokens there are."""
     assert count_launches(8, small_config(7, **fields), width=8).waits.total() == 1
+
+
+@pytest.mark.parametrize("host", ["qwen2_5_vl", "qwen3_vl"])
+@pytest.mark.parametrize("num_frames", [8, 32, 64])
+def test_launches_of_a_qwen_vl_video_are_hardly_more_and_never_wait(host, num_frames):
+    """DeepStack's channels ride along in the same launches; more are where the kept tokens stand."""
+    count = HOSTS[host](num_frames)
+    assert count.waits.total() == count.pageable_copies.total() == 0
+    assert 0 <= count.kernels.total() - HOSTS["llava"](num_frames).kernels.total() <= 12
+
+
+def test_dynamic_clips_of_a_qwen_vl_video_wait_once():
+    config = config_of(QWEN_HOSTS["qwen3_vl"], clip_segmentation="dynamic")
+    assert count_launches_on_qwen_vl((8, 6, 8), config, 2).waits.total() == 1
 
 
 @pytest.fixture
@@ -125,5 +141,5 @@ def test_numbers_reach_a_gpu_as_they_are():
     device = SimpleNamespace(type="cuda")
     numbers = [[3, 0, 7], [], [10**6, 5]]
     with patch.object(torch, "zeros", lambda size, **_: torch.full((size,), 0)):
-        on_device = _on_device(numbers, device)
+        on_device = numbers_on_device(numbers, device)
     assert [part.tolist() for part in on_device] == numbers

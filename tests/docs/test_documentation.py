@@ -42,6 +42,11 @@ NOT_RUN = {
         ("pip uninstall", "packages=", "echo ", "mkdir ", "printf "),
         "of the environment for vLLM on a CPU, which tests/serving/make_environment makes by the same commands",
     ),
+    **dict.fromkeys(
+        ("aot-llava generate clip.mp4 --model Qwen", "aot-llava visualize clip.mp4 --model Qwen"),
+        "a checkpoint of Qwen's; tests/aot_llava_cli/test_qwen_vl_commands.py runs them on small ones",
+    ),
+    "python -m lmms_eval": "a checkpoint and a benchmark; tests/aot_llava_lmms_eval runs the models on small ones",
     "vllm serve": "a server of vLLM's, which tests/serving starts in an environment of its own",
 }
 # Pages whose Python blocks cannot run in this suite.

@@ -16,8 +16,8 @@ from transformers import LlavaOnevisionVideoProcessor
 from transformers.image_utils import PILImageResampling
 
 from modeling_aot_llava import parallel_decoding
-from modeling_aot_llava.unread_videos import make_pixel_values
 from modeling_aot_llava.video_limits import DEFAULT_LIMITS
+from modeling_aot_llava.video_pixel_values import make_pixel_values
 from modeling_aot_llava.video_reading import read_video
 
 STOCK = LlavaOnevisionVideoProcessor(size={"height": 24, "width": 24})

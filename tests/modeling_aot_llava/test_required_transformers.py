@@ -62,7 +62,10 @@ def test_an_older_transformers_is_named_beside_the_one_that_is_needed(load, said
     assert "5.16.1" in said[load]
 
 
-@pytest.mark.parametrize("name", ["configuration_aot_llava.py", "processing_aot_llava.py"])
+ENTRIES = sorted(path.name for kind in ("configuration", "processing") for path in PACKAGE.glob(f"{kind}_aot_*.py"))
+
+
+@pytest.mark.parametrize("name", ENTRIES)
 def test_older_releases_find_all_files_that_are_needed_to_say_so(name):
     """Before 5.10 they copy what the file names itself, and fail with FileNotFoundError where more is needed."""
     named = set(get_relative_imports(PACKAGE / name))

@@ -3,6 +3,7 @@
 import pytest
 import transformers
 from engines import engine
+from qwen_vl_hosts import HOSTS, our_model, processor_of, stock_model
 
 from modeling_aot_llava import AOTLlavaOnevisionConfig, vllm_serving
 
@@ -16,6 +17,15 @@ from modeling_aot_llava import AOTLlavaOnevisionConfig, vllm_serving
 )
 def test_an_engine_is_refused(folder, answers, settings, message):
     with pytest.raises(ValueError, match=message), engine(folder, **settings):
+        pass
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_a_qwen_vl_model_is_refused(host, vllm, tmp_path):
+    """Its positions would have to be known before a frame is encoded."""
+    our_model(HOSTS[host], stock_model(HOSTS[host])).save_pretrained(tmp_path)
+    processor_of(HOSTS[host]).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="cannot be served by vLLM"), engine(tmp_path, max_model_len=4096):
         pass
 
 

@@ -1,5 +1,7 @@
 """AOT on the Qwen-VL family against the stock models: what is kept, where it stands, and every way to ask."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,6 +11,7 @@ from small_model import CACHE, TRANSFORMERS, cache_of
 
 from modeling_aot_llava.mrope_positions import modality_types
 from modeling_aot_llava.qwen_vl_encoding import encode_video
+from modeling_aot_llava.qwen_vl_releases import FIRST_UNKNOWN
 from modeling_aot_llava.token_budget import plan_token_budget
 
 NEW = 6
@@ -344,6 +347,9 @@ def test_features_by_themselves_are_those_of_the_ratio(pair):
     features = pair.ours.get_video_features(inputs["pixel_values_videos"], inputs["video_grid_thw"])
     is_video = inputs["input_ids"] == pair.ours.config.video_token_id
     assert [len(tokens) for tokens in features.pooler_output] == is_video.sum(1).tolist()
+    plain = pair.ours.get_video_features(inputs["pixel_values_videos"], inputs["video_grid_thw"], return_dict=False)
+    assert isinstance(plain, tuple)
+    assert all(map(torch.equal, plain[0], features.pooler_output))
 
 
 def test_attention_received_is_the_eager_kernels(pair):
@@ -452,6 +458,14 @@ def test_what_no_authors_program_defines_is_refused(pair):
         type(pair.ours)(config)
     with pytest.raises(TypeError, match=f"AOT{pair.host.name}Config"):
         type(pair.ours.model)(pair.stock.config)
+
+
+def test_a_release_that_nobody_has_looked_at_is_refused_before_there_are_weights(pair, monkeypatch):
+    monkeypatch.setattr("transformers.__version__", "5.25.0.dev0")
+    with pytest.raises(ImportError, match=r"below 5\.25, but 5\.25\.0\.dev0 is installed: run `pip install"):
+        type(pair.ours)(pair.ours.config)
+    project = (Path(__file__).parents[3] / "pyproject.toml").read_text()
+    assert f'<{FIRST_UNKNOWN}"' in project
 
 
 def test_more_anchors_than_a_frame_has_tokens_are_refused(pair):

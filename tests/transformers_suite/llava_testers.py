@@ -1,9 +1,6 @@
-"""What transformers' mixins ask for: small configs and inputs, for the stock classes and for ours."""
+"""What transformers' mixins ask for: small configs and inputs of LLaVA-OneVision, stock and ours."""
 
 from copy import deepcopy
-from dataclasses import dataclass, field
-from functools import cache
-from typing import Any
 
 import torch
 from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration, LlavaOnevisionModel
@@ -15,6 +12,8 @@ from modeling_aot_llava import (
 )
 from modeling_aot_llava.token_budget import plan_token_budget
 
+from .cases import Case, Family
+
 STOCK = (LlavaOnevisionModel, LlavaOnevisionForConditionalGeneration)
 OURS = (AOTLlavaOnevisionModel, AOTLlavaOnevisionForConditionalGeneration)
 # 4 x 4 patches, pooled to 2 x 2.
@@ -23,41 +22,6 @@ SIDE, PATCH, NUM_FRAMES = 32, 8, 8
 BATCH, NUM_WORDS = 7, 7
 IMAGE_TOKEN, VIDEO_TOKEN, FIRST_WORD = 5, 6, 7
 AOT = {"local_window_size": 3, "local_attention_layer": 0, "global_attention_layer": 1, "num_clips": 2}
-
-
-@dataclass(frozen=True, eq=False)
-class Case:
-    """Classes under test, and what they see: `"image"`, or a `"video"` with a `"full"` or an `"exact"` prompt."""
-
-    name: str
-    classes: tuple[type, ...]
-    sees: str
-    prompt: str = "full"
-    aot_fields: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def config_class(self) -> type:
-        return self.classes[0].config_class
-
-
-CASES = [
-    Case("image-1.0", OURS, "image", aot_fields={**AOT, "retention_ratio": 1.0}),
-    Case("image-0.1", OURS, "image", aot_fields={**AOT, "retention_ratio": 0.1}),
-    Case("video-1.0", OURS, "video", aot_fields={**AOT, "retention_ratio": 1.0}),
-    Case("video-exact-0.1", OURS, "video", "exact", aot_fields={**AOT, "retention_ratio": 0.1}),
-    # Prompts are fitted by the class that generates; the other one takes exact prompts only.
-    Case("video-full-0.1", OURS[1:], "video", "full", aot_fields={**AOT, "retention_ratio": 0.1}),
-]
-
-
-@cache
-def _stock_case(classes: tuple[type, ...], sees: str) -> Case:
-    return Case("stock", classes, sees)
-
-
-def stock_case(case: Case) -> Case:
-    """The yardstick of a case: the stock classes in the place of ours. It is the same one for all that share it."""
-    return _stock_case(tuple(STOCK[OURS.index(ours)] for ours in case.classes), case.sees)
 
 
 class ModelTester:
@@ -97,7 +61,7 @@ class ModelTester:
         num_placeholders = self._num_placeholders(case.prompt)
         self.seq_length = num_placeholders + NUM_WORDS
         # Outputs are over the prompt as it is run, with the placeholders that are kept.
-        kept = self._num_placeholders("exact" if case.aot_fields else "full")
+        kept = self._num_placeholders("exact" if case.aot_fields is not None else "full")
         self.encoder_seq_length = kept + NUM_WORDS
 
     def _num_placeholders(self, prompt: str) -> int:
@@ -115,7 +79,7 @@ class ModelTester:
             video_token_index=VIDEO_TOKEN,
             image_grid_pinpoints=[[SIDE, SIDE]],
             tie_word_embeddings=False,
-            **self.case.aot_fields,
+            **(self.case.aot_fields or {}),
         )
 
     def prepare_config_and_inputs_for_common(self) -> tuple[LlavaOnevisionConfig, dict[str, torch.Tensor]]:
@@ -133,3 +97,14 @@ class ModelTester:
         if is_image:
             inputs["image_sizes"] = torch.tensor([[SIDE, SIDE]] * BATCH)
         return config, {name: value.to(torch_device) for name, value in inputs.items()}
+
+
+FAMILY = Family("aot_llava_onevision", STOCK, OURS, ModelTester)
+CASES = [
+    Case("image-1.0", FAMILY, "image", aot_fields={**AOT, "retention_ratio": 1.0}),
+    Case("image-0.1", FAMILY, "image", aot_fields={**AOT, "retention_ratio": 0.1}),
+    Case("video-1.0", FAMILY, "video", aot_fields={**AOT, "retention_ratio": 1.0}),
+    Case("video-exact-0.1", FAMILY, "video", "exact", aot_fields={**AOT, "retention_ratio": 0.1}),
+    # Prompts are fitted by the class that generates; the other one takes exact prompts only.
+    Case("video-full-0.1", FAMILY, "video", "full", aot_fields={**AOT, "retention_ratio": 0.1}, only_with_head=True),
+]

@@ -1,0 +1,92 @@
+"""Runs in each call of a Qwen-VL processor: reads its videos, of which the stock video processor says which frames."""
+
+from typing import Any
+
+import numpy as np
+from transformers.image_utils import ChannelDimension
+from transformers.utils import logging
+from transformers.video_utils import VideoInput, VideoMetadata
+
+from .encoded_video import SUFFIX, is_encoded_video
+from .error_texts import show
+from .unread_videos import separate, source_of
+from .video_limits import VideoLimits
+from .video_reading import read_chosen_frames
+from .video_sources import local_path, name_of
+
+logger = logging.get_logger(__name__)
+
+# Options of a call that `sample_frames` of a video processor is not told.
+_NOT_OF_SAMPLING = ("input_data_format", "do_convert_rgb", "do_sample_frames", "device", "video_metadata")
+
+
+def read_videos(
+    video_processor: Any, videos: VideoInput, options: dict[str, Any], limits: VideoLimits
+) -> tuple[VideoInput, dict[str, Any]]:
+    """The videos of a call, that `as_strings` let pass, read where they are unread, and the options for what is read.
+
+    Args:
+        video_processor: the stock one, which chooses the frames, as it would of a file that it reads itself.
+        videos: all of the call; lists of picture files are the video processor's own business.
+        options: the call's.
+        limits: what is refused.
+
+    Raises:
+        ValueError: if some are files and some are decoded, one is an encoded video, or one cannot be read.
+    """
+    flat = separate(videos)
+    if not any(isinstance(video, str) for video in flat):
+        return videos, options
+    if not all(isinstance(video, str) for video in flat):
+        raise ValueError("Some videos of the call are files and some are decoded frames: pass one or the other.")
+    if options.get("video_metadata") is not None:
+        logger.warning_once("`video_metadata` is ignored: the videos are files, which are read for it.")
+    sources = [source_of(video) for video in flat]
+    for source in sources:
+        _check_is_not_encoded(source)
+    frames, metadata = zip(*(_read(video_processor, source, options, limits) for source in sources))
+    form = {"do_sample_frames": False, "input_data_format": ChannelDimension.LAST, "video_metadata": list(metadata)}
+    return list(frames), {**options, **form}
+
+
+def _read(
+    video_processor: Any, source: Any, options: dict[str, Any], limits: VideoLimits
+) -> tuple[np.ndarray, VideoMetadata]:
+    sampled = VideoMetadata(total_num_frames=0)
+
+    def choose(total: int, frame_rate: float | None) -> np.ndarray:
+        sampled.update({"total_num_frames": total, "fps": frame_rate})
+        sampled.frames_indices = _choose_frames(video_processor, sampled, options)
+        return np.unique(sampled.frames_indices)
+
+    frames, metadata = read_chosen_frames(source, choose, limits)
+    # The frame rate too: where there is none, as of pictures, some hosts take one for granted.
+    metadata.update({"fps": sampled.fps, "frames_indices": sampled.frames_indices})
+    if len(frames) < len(sampled.frames_indices):  # more were asked for than there are, so that some come twice
+        _, places = np.unique(sampled.frames_indices, return_inverse=True)
+        frames = frames[places]
+    return frames, metadata
+
+
+def _choose_frames(video_processor: Any, metadata: VideoMetadata, options: dict[str, Any]) -> Any:
+    def option(name: str) -> Any:
+        return options[name] if name in options else getattr(video_processor, name, None)
+
+    if not option("do_sample_frames"):
+        return np.arange(metadata.total_num_frames)
+    names = video_processor.valid_kwargs.__annotations__.keys() - set(_NOT_OF_SAMPLING)
+    try:
+        return video_processor.sample_frames(metadata=metadata, **{name: option(name) for name in names})
+    except TypeError as error:  # Qwen2.5-VL's compares with the number that it was not given
+        raise ValueError("How many frames to sample is not said: pass `num_frames` or `fps`.") from error
+
+
+def _check_is_not_encoded(source: Any) -> None:
+    path = None if is_encoded_video(source) else local_path(source)
+    if path is not None and not path.lower().endswith(SUFFIX):
+        return
+    if is_encoded_video(source) or path is not None:
+        raise ValueError(
+            f"{show(source) if path is None else name_of(path)} is an encoded video, which no Qwen-VL model takes: "
+            "give the video itself."
+        )
