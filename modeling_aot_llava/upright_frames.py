@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 
 from .video_limits import VideoLimits
+from .video_sources import VideoFile
 
 try:  # optional, see video_stream.py
     import av
     from av.sidedata.sidedata import SideDataContainer
     from av.video.reformatter import VideoReformatter
+    from PIL import Image
 except ImportError:
     av = None
 
@@ -22,16 +24,37 @@ except ImportError:
 Store = Callable[[int, np.ndarray], None]
 
 
+# PyAV brings an FFmpeg from 17 on that reads the EXIF of these pictures; the one before reads that of JPEG alone.
+_FIRST_WITH_ALL_EXIF = 17
+_BEGINNINGS_WITH_EXIF = (b"\x89PNG", b"RIFF", b"II*\0", b"MM\0*")  # PNG, WebP, TIFF
+_ORIENTATION_TAG = 0x0112
+# By EXIF's number the a, b, c, d of a display matrix.
+_MATRICES = {
+    2: (-1, 0, 0, 1),
+    3: (-1, 0, 0, -1),
+    4: (1, 0, 0, -1),
+    5: (0, 1, 1, 0),
+    6: (0, 1, -1, 0),
+    7: (0, -1, -1, 0),
+    8: (0, -1, 1, 0),
+}
+
+
 class StoppedError(Exception):
     """Another thread has failed."""
 
 
 class UprightFrames:
-    """Takes the frames of a video, from several threads, and stores each as a picture at once."""
+    """Takes the frames of a video, from several threads, and stores each as a picture at once.
 
-    def __init__(self, num_frames: int, name: str, limits: VideoLimits, store: Store):
+    Args:
+        file: that the first one is from; it is not kept.
+    """
+
+    def __init__(self, num_frames: int, name: str, file: VideoFile, limits: VideoLimits, store: Store):
         self._num_frames = num_frames
         self._name = name
+        self._matrix_by_exif = _matrix_by_exif(file)
         self._limits = limits
         self._store = store
         self._is_stopped = False
@@ -52,7 +75,7 @@ class UprightFrames:
         if position == 0:
             self._limits.check_frames(self._num_frames, frame.width, frame.height, self._name)
             self._size = frame.width, frame.height
-            self._orient = _orientation(frame)
+            self._orient = _turn(_display_matrix(frame) or self._matrix_by_exif)
         else:
             self._has_first.wait()
         self.check_running()
@@ -93,16 +116,19 @@ def make_reformatter() -> Any:
 
 def _without_threads() -> dict[str, int]:
     """Options with which the conversion to RGB starts no threads; PyAV before 17 never does."""
-    return {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
+    return {"threads": 1} if _pyav_release() >= 17 else {}
 
 
-def _orientation(frame: Any):
-    """How an image (height, width, 3) is turned and mirrored, as the display matrix of phone videos says."""
-    display_matrix = _display_matrix(frame)
-    if display_matrix is None:
+def _pyav_release() -> int:
+    return int(av.__version__.split(".")[0])
+
+
+def _turn(matrix: tuple[int, int, int, int] | None) -> Callable[[np.ndarray], np.ndarray]:
+    """How an image (height, width, 3) is turned and mirrored; its pixel at (x, y) is shown at (a x + c y, b x + d y),
+    but for a shift."""
+    if matrix is None:
         return lambda image: image
-    # A pixel at (x, y) is shown at (a x + c y, b x + d y), but for a shift.
-    a, b, _, c, d = np.frombuffer(display_matrix, dtype=np.int32)[:5].tolist()
+    a, b, c, d = matrix
     is_transposed = abs(b) > abs(a)
     if is_transposed:
         a, d = c, b
@@ -110,16 +136,31 @@ def _orientation(frame: Any):
     return lambda image: (image.swapaxes(0, 1) if is_transposed else image)[rows, columns]
 
 
-def _display_matrix(frame: Any) -> bytes | None:
-    """The nine numbers that say how a frame is to be shown."""
+def _display_matrix(frame: Any) -> tuple[int, int, int, int] | None:
+    """The a, b, c, d of the matrix that says how a frame is to be shown, as phones write it."""
     # Not `frame.side_data`, which the frame keeps and which keeps the frame: only a garbage collector frees the two.
     side_data = SideDataContainer.__new__(SideDataContainer)
     with suppress(ValueError):  # where PyAV's table is older than one of the kinds, as EXIF, the list ends with it
         side_data.__init__(frame)
     for each in side_data:
         if _kind(each) == "DISPLAYMATRIX":
-            return bytes(each)
+            a, b, _, c, d = np.frombuffer(bytes(each), dtype=np.int32)[:5].tolist()
+            return a, b, c, d
     return None
+
+
+def _matrix_by_exif(file: VideoFile) -> tuple[int, int, int, int] | None:
+    if _pyav_release() >= _FIRST_WITH_ALL_EXIF:
+        return None
+    with file.open() as content:
+        if not content.read(4).startswith(_BEGINNINGS_WITH_EXIF):
+            return None
+        content.seek(0)
+        try:
+            with Image.open(content, formats=("PNG", "WEBP", "TIFF")) as picture:
+                return _MATRICES.get(picture.getexif().get(_ORIENTATION_TAG))
+        except Exception:  # whatever a stranger's bytes do to it: FFmpeg has read the picture
+            return None
 
 
 def _kind(side_data: Any) -> str | None:

@@ -209,7 +209,7 @@ def _read_indexed(
     total = len(index.times)
     indices = choose(total, index.frame_rate, file.name)
     store = make_store(len(indices))
-    frames = UprightFrames(len(indices), file.name, limits, store)
+    frames = UprightFrames(len(indices), file.name, file, limits, store)
     decode_frames(file, index, indices, limits, frames)  # opens it once more, to stand at the beginning again
     return store.frames, _metadata(frames, indices, total, index.frame_rate, index.duration)
 
@@ -220,7 +220,9 @@ def _read_pictures(
     pictures, name = pictures_in(folder), name_of(folder)
     indices = choose(len(pictures), None, f"{name}, a folder of pictures,")
     store = make_store(len(indices))
-    frames, reformatter = UprightFrames(len(indices), name, limits, store), make_reformatter()
+    with open_source(pictures[indices[0]], limits) as first:
+        frames = UprightFrames(len(indices), name, first, limits, store)
+    reformatter = make_reformatter()
     for place, index in enumerate(indices):
         frames.add(place, _read_picture(pictures[index], limits), reformatter)
     return store.frames, _metadata(frames, indices, len(pictures), None, None)

@@ -326,13 +326,14 @@ TURNS = {
 }
 
 
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tiff"])
 @pytest.mark.parametrize("orientation", [None, *TURNS])
-def test_pictures_with_exif_come_out_upright(orientation, tmp_path):
+def test_pictures_with_exif_come_out_upright(orientation, suffix, tmp_path):
     exif = Image.Exif()
     exif[0x010F] = "Maker"
     if orientation:
         exif[0x0112] = orientation
-    plain, tagged = tmp_path / "plain.jpg", tmp_path / "tagged.jpg"
+    plain, tagged = tmp_path / f"plain.{suffix}", tmp_path / f"tagged.{suffix}"
     picture = Image.fromarray(draw_frame(11))
     picture.save(plain)
     picture.save(tagged, exif=exif)
