@@ -14,11 +14,15 @@ from modeling_aot_llava.stock_signature import called_as
 
 @pytest.fixture
 def accelerator():
-    """Puts bfloat16 around a model's `forward`; leaves no state behind."""
+    """Puts bfloat16 around a model's `forward`; neither meets another test's state, a `Trainer`'s, nor leaves any."""
+    forget_accelerators()
     yield Accelerator(mixed_precision="bf16", cpu=True)
-    for state in (AcceleratorState, PartialState):
+    forget_accelerators()
+
+
+def forget_accelerators():
+    for state in (AcceleratorState, PartialState, GradientState):
         state._reset_state()
-    GradientState._reset_state()
 
 
 @pytest.mark.parametrize("method", ["forward", "generate"])
