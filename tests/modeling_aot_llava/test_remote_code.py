@@ -450,7 +450,7 @@ def test_what_the_classes_import_is_published_as_it_is(root):
 @pytest.mark.parametrize("name", sorted(code_files(PACKAGE) - {"__init__.py"}))
 def test_published_files_import_only_what_is_there(name):
     absolute, relative = imported(PACKAGE / name)
-    with_the_model = {"torch", "transformers", "safetensors", "numpy", "av", "triton", "vllm"}
+    with_the_model = {"torch", "transformers", "safetensors", "numpy", "av", "PIL", "triton", "vllm"}
     assert absolute <= sys.stdlib_module_names | with_the_model | HTTP_CLIENTS
     for dots, module in relative:
         assert dots == 1
