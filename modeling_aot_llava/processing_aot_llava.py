@@ -269,7 +269,7 @@ class AOTLlavaOnevisionProcessor(LlavaOnevisionProcessor):
         if text is not None:  # without a prompt, whose placeholders tell, the counts are all that `encode_video` has
             inputs.pop(FRAME_SIZES if is_for_vllm else KEPT_VIDEO_TOKENS, None)
         if not is_for_vllm and _are_tensors(inputs, kwargs):
-            _pad_frames(inputs)
+            _pad_frames(inputs, kwargs.get("return_tensors"))
         return inputs
 
     def _process_videos(self, videos: VideoInput, retention_ratio: float | None = None, **kwargs):
@@ -382,10 +382,10 @@ def _are_tensors(inputs: Mapping[str, Any], kwargs: Mapping[str, Any]) -> bool:
     return bool(kwargs.get("return_tensors")) or not isinstance(inputs.get("input_ids", []), list)
 
 
-def _pad_frames(inputs: MutableMapping[str, Any]) -> None:
+def _pad_frames(inputs: MutableMapping[str, Any], return_tensors: str | None) -> None:
     videos = inputs.get("pixel_values_videos")
     if isinstance(videos, list):
-        inputs.update(padded_frames(videos))
+        inputs.update(BatchFeature(padded_frames(videos), tensor_type=return_tensors))
 
 
 def _frame_sizes(videos: Sequence[Any]) -> list[list[list[int]]]:

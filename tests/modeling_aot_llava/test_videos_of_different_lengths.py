@@ -1,5 +1,6 @@
 """Videos of different lengths in one call: each is what it is alone, and no frame that pads one is looked at."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -95,6 +96,14 @@ def test_full_prompts_of_the_stock_processor_are_cut_down_each_to_its_own_budget
     full = ask(processor, texts, videos, retention_ratio=1.0)
     del full["image_sizes_videos"]
     assert torch.equal(new_text(model, full), new_text(model, ask(processor, texts, videos)))
+
+
+def test_they_are_of_the_kind_of_tensor_that_is_asked_for(processor, make_video):
+    call = {"text": ["<video>a", "<video>b"], "videos": [make_video(4), make_video(2)], "padding": True}
+    as_arrays, as_tensors = (processor(**call, return_tensors=kind) for kind in ("np", "pt"))
+    assert all(isinstance(value, np.ndarray) for value in as_arrays.values())
+    for name, value in as_tensors.items():
+        np.testing.assert_array_equal(as_arrays[name], value.numpy())
 
 
 def test_no_padding_frame_is_looked_at(model, processor, make_video):
