@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any, TypeVar
 
 from huggingface_hub import HfApi, hf_hub_url
 from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
-from .errors import DamagedDownloadError, PushError, diagnose
+from .errors import DamagedDownloadError, PushError, diagnose, in_one_line
 from .files import FileOnDisk, FileOnHub
 
 ATTEMPTS = 5
@@ -53,7 +54,13 @@ class Hub:
         raise AssertionError("unreachable")
 
     def fetch(self, file: FileOnHub) -> FileOnDisk:
-        """Downloads a file into huggingface_hub's cache and checks it against the hash that the Hub tells."""
+        """Downloads a file into huggingface_hub's cache and checks it against the hash that the Hub tells.
+
+        What arrives damaged is removed again; what stood in the cache before is the user's.
+
+        Raises:
+            PushError: also if it is in the cache, but is not what the Hub has.
+        """
         return self.call(f"Downloading {file.path} of {file.repo_id}", self._fetch, file)
 
     def read_range(self, file: FileOnHub, first: int, stop: int) -> bytes:
@@ -79,9 +86,15 @@ class Hub:
         return content
 
     def _fetch(self, file: FileOnHub) -> FileOnDisk:
+        started = datetime.now().timestamp()
         path = self.api.hf_hub_download(file.repo_id, file.path, revision=file.revision)
         on_disk = FileOnDisk.at(file.path, path)
         if not file.is_same_as(on_disk):
+            if on_disk.file.stat().st_ctime < started:  # not of this download: somebody may have edited it there
+                raise PushError(
+                    f"{in_one_line(on_disk.file)}, in huggingface_hub's cache, is not what the Hub has as "
+                    f"{file.path}: it was changed or damaged there. Move it elsewhere and run the same command again."
+                )
             # Or the cache would hand it out again.
             on_disk.file.unlink()
             raise DamagedDownloadError(f"{file.path} arrived damaged, with another hash than the Hub tells")

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import huggingface_hub
 import pytest
@@ -188,6 +189,17 @@ def test_a_download_that_is_damaged_is_downloaded_again(server, base_folder, no_
     assert damaged.fired == 1
     assert "arrived damaged" in result.stderr
     assert_published(server, base_folder)
+
+
+def test_a_file_that_was_edited_in_the_cache_is_left_there(server, no_loading, monkeypatch):
+    monkeypatch.setattr(publisher, "can_copy_between_repositories", lambda: False)
+    assert_pushed(push(server))
+    (weights, *_) = Path(huggingface_hub.constants.HF_HUB_CACHE).rglob("snapshots/*/model-00001-of-00004.safetensors")
+    edited = weights.read_bytes()[:-4] + b"mine"
+    weights.resolve().write_bytes(edited)
+    line = assert_failed(push(server, repo_id="me/another"), "huggingface_hub's cache", "was changed or damaged there")
+    assert weights.resolve().name in line
+    assert weights.read_bytes() == edited
 
 
 def test_somebody_elses_commit_in_between_is_not_lost(server, base_folder, no_loading):
