@@ -4,7 +4,7 @@ The processor writes them, whatever moves, pins, collates or splits tensors does
 them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from .encoded_video import EncodedVideo
-from .video_marks import check_marks, marks_of
+from .video_marks import CONFIG_FIELDS, check_marks, marks_of
 
 # (videos,) frames of each video that comes as pixels; only where they differ, and the rest is padding.
 NUM_FRAMES = "num_video_frames"
@@ -146,8 +146,11 @@ class CallVideos:
             check_marks(self.encoded_video_marks, model)
 
 
-def as_tensors(videos: Sequence[EncodedVideo | None]) -> dict[str, Tensor]:
-    """The encoded videos of a call, None for the others, as tensors: they travel where nested values would not."""
+def as_tensors(videos: Sequence[EncodedVideo | None], field_names: Sequence[str] = CONFIG_FIELDS) -> dict[str, Tensor]:
+    """The encoded videos of a call, None for the others, as tensors: they travel where nested values would not.
+
+    field_names: of the config, of which marks are made.
+    """
     encoded = [video for video in videos if video is not None]
     longest = max(len(video.tokens) for video in encoded)
     dtype, device = _common_type([video.tokens for video in encoded]), encoded[0].tokens.device
@@ -155,7 +158,7 @@ def as_tensors(videos: Sequence[EncodedVideo | None]) -> dict[str, Tensor]:
         functional.pad(video.tokens.to(device, dtype), (0, 0, 0, longest - len(video.tokens))) for video in encoded
     ]
     lengths = [0 if video is None else len(video.tokens) for video in videos]
-    marks = [marks_of(video.fingerprint, video.config) for video in encoded]
+    marks = [marks_of(video.fingerprint, video.config, field_names) for video in encoded]
     return {
         ENCODED_TOKENS: torch.stack(padded),
         ENCODED_LENGTHS: torch.tensor(lengths),
@@ -175,6 +178,12 @@ def padded_frames(videos: Sequence[Any]) -> dict[str, Tensor]:
         functional.pad(video, (0, 0) * (video.ndim - 1) + (0, longest - len(video)), value=padding) for video in pixels
     ]
     return {"pixel_values_videos": torch.stack(padded), NUM_FRAMES: torch.tensor([len(video) for video in pixels])}
+
+
+def merged(some: Sequence[Any], others: Iterable[Any]) -> list[Any]:
+    """The others, one after the other, where there is None."""
+    left = iter(others)
+    return [next(left) if one is None else one for one in some]
 
 
 def _common_type(tensors: Sequence[Tensor]) -> torch.dtype:

@@ -1,5 +1,6 @@
 """Runs in calls of the processor with an encoded video: whether it is what the call asks for."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from .encoded_video import EncodedVideo
@@ -22,28 +23,43 @@ def check_is_asked_for(
         options: more of the call, of which `num_frames` and `fps` say which frames are wanted.
         pooled: P, tokens a frame.
     """
-    name = "The encoded video" + (f" of {show(video.source)}" if video.source else "")
+    check_settings(video, processor, _SETTINGS_OF_BOTH)
+    check_ratio(video, retention_ratio, pooled, processor.num_clips)
+    _check_frames(name_of(video), video, options)
+
+
+def name_of(video: EncodedVideo) -> str:
+    """What messages call it, at the beginning of a sentence."""
+    return "The encoded video" + (f" of {show(video.source)}" if video.source else "")
+
+
+def check_settings(video: EncodedVideo, processor: Any, names: Sequence[str]) -> None:
+    """Raises `ValueError` where it cannot be read, or was made with other settings than the processor has."""
     fault = video.find_fault()
     if fault:
-        raise ValueError(f"{name} cannot be read, for {fault}: make it with `model.encode_video`.")
-    for field in _SETTINGS_OF_BOTH:
+        raise ValueError(f"{name_of(video)} cannot be read, for {fault}: make it with `model.encode_video`.")
+    for field in names:
         made_with, own = video.config.get(field), plain(getattr(processor, field))
         if made_with != own:
             raise ValueError(
-                f"{name} was made with {field}={show(made_with)}, but the processor has {show(own)}: load "
+                f"{name_of(video)} was made with {field}={show(made_with)}, but the processor has {show(own)}: load "
                 "the processor of the model that made it, or encode the video anew."
             )
-    if retention_ratio is not None:
-        asked, kept = (
-            count_video_tokens(video.num_frames, ratio, pooled, processor.num_clips)
-            for ratio in (retention_ratio, video.retention_ratio)
+
+
+def check_ratio(video: EncodedVideo, retention_ratio: float | None, pooled: int, num_clips: int) -> None:
+    """Raises `ValueError` where the call names a ratio that is another number of tokens, of P = pooled a frame."""
+    if retention_ratio is None:
+        return
+    asked, kept = (
+        count_video_tokens(video.num_frames, ratio, pooled, num_clips)
+        for ratio in (retention_ratio, video.retention_ratio)
+    )
+    if asked != kept:
+        raise ValueError(
+            f"{name_of(video)} was encoded at a retention_ratio of {video.retention_ratio:g}, but the call asks for "
+            f"{show(retention_ratio)}: leave it out, or encode the video at that ratio."
         )
-        if asked != kept:
-            raise ValueError(
-                f"{name} was encoded at a retention_ratio of {video.retention_ratio:g}, but the call asks for "
-                f"{show(retention_ratio)}: leave it out, or encode the video at that ratio."
-            )
-    _check_frames(name, video, options)
 
 
 def _check_frames(name: str, video: EncodedVideo, options: dict[str, Any]) -> None:

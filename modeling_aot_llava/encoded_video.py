@@ -17,13 +17,19 @@ from .plain_numbers import is_integer, is_number
 
 # By this ending the processor knows that a path is no video's.
 SUFFIX = ".safetensors"
-_FORMAT = "aot-encoded-video-1"
+# Whose videos the files of each format hold.
+_MAKERS = {
+    "aot-encoded-video-1": "LLaVA-OneVision or LLaVA-Video",
+    "aot-encoded-video-qwen-vl-1": "the Qwen-VL family",
+}
 
 
 class EncodedVideo:
     """The tokens of one video, what they were made of, and what made them.
 
     It is what `model.encode_video` returns, and it stands wherever the processor takes a video.
+
+    A subclass is another kind of model's: with a format, and perhaps with tensors, of its own.
 
     Attributes:
         tokens: (n, D), with the newline tokens.
@@ -36,6 +42,9 @@ class EncodedVideo:
         total_num_frames: frames of the source; None where unknown.
         source: a name for it, such as the path of its file; nothing is read from there.
     """
+
+    format = "aot-encoded-video-1"
+    tensor_names: tuple[str, ...] = ("tokens",)
 
     # No dataclass: transformers takes those in conversations apart.
     def __init__(
@@ -64,7 +73,7 @@ class EncodedVideo:
         facts = ", ".join(
             f"{name}={show(getattr(self, name))}" for name in ("source", "num_frames", "retention_ratio")
         )
-        return f"EncodedVideo({len(self.tokens)} tokens, {facts})"
+        return f"{type(self).__name__}({len(self.tokens)} tokens, {facts})"
 
     @property
     def frame_times(self) -> tuple[float, ...] | None:
@@ -87,7 +96,7 @@ class EncodedVideo:
         tokens = self.tokens.to(*args, **kwargs)
         if not tokens.is_floating_point():
             raise ValueError(f"The tokens of a video cannot be {tokens.dtype}: give a floating dtype.")
-        return EncodedVideo(tokens, **self._facts())
+        return type(self)(**{**vars(self), "tokens": tokens})
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes one safetensors file, whole or not at all.
@@ -114,8 +123,8 @@ class EncodedVideo:
             # For whom new files are: safetensors would make it the owner's alone.
             with open(written, "xb") as file:
                 mode = os.fstat(file.fileno()).st_mode
-            tokens = self.tokens.detach().cpu().contiguous()
-            save_file({"tokens": tokens}, written, metadata={"format": _FORMAT, "video": json.dumps(self._facts())})
+            tensors = {name: getattr(self, name).detach().cpu().contiguous() for name in self.tensor_names}
+            save_file(tensors, written, metadata={"format": self.format, "video": json.dumps(self._facts())})
             os.chmod(written, stat.S_IMODE(mode))
             _check_may_be_replaced(path)
             os.replace(written, path)
@@ -129,14 +138,18 @@ class EncodedVideo:
 
         Raises:
             FileNotFoundError: if there is no such file.
-            ValueError: if it is cut short, damaged, no safetensors file, or one of something else.
+            ValueError: if it is cut short, damaged, no safetensors file, one of something else, or of another kind of
+                model.
         """
         path = os.fspath(path)
         if not os.path.exists(path):
             raise FileNotFoundError(f"{shorten(path)} does not exist: check the path.")
-        facts, tokens = _read(path)
+        found, facts = _read_header(path)
+        if found != cls.format:
+            raise ValueError(f"{shorten(path)} {reason_of_kind(found, cls.format)}")
+        tensors = _read_tensors(path, cls.tensor_names)
         try:
-            video = cls(tokens=tokens, **facts)
+            video = cls(**tensors, **facts)
         except TypeError:
             raise _not_ours(path, "its header names other things than this version knows") from None
         reason = video.find_fault()
@@ -158,6 +171,9 @@ class EncodedVideo:
             return f"its source is {show(self.source)}"
         if self.fps is not None and not (is_number(self.fps) and 0 < self.fps < float("inf")):
             return f"its frame rate is {show(self.fps)}"
+        return self._find_fault_of_frames()
+
+    def _find_fault_of_frames(self) -> str | None:
         if self.total_num_frames is not None and not is_integer(self.total_num_frames):
             return f"the number of its source's frames is {show(self.total_num_frames)}"
         indices = self.frame_indices
@@ -168,27 +184,34 @@ class EncodedVideo:
         return None
 
     def _facts(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "tokens"}
+        return {name: value for name, value in vars(self).items() if name not in self.tensor_names}
 
 
 def is_encoded_video(video: Any) -> bool:
     """Whether this is an encoded video; also one of another copy of this code, as a folder of the Hub brings it."""
-    return isinstance(video, EncodedVideo) or type(video).__name__ == EncodedVideo.__name__
+    return any(kind.__name__ == EncodedVideo.__name__ for kind in type(video).__mro__)
 
 
-def _read(path: str) -> tuple[dict[str, Any], Tensor]:
-    facts = _read_facts(path)
+def reason_of_kind(found: str, expected: str) -> str:
+    """Why a video of one format cannot stand where another is expected, and what to do: the end of a sentence."""
+    made_by, taken = _MAKERS.get(found, found), _MAKERS[expected]
+    return f"is an encoded video of {made_by}, but here one of {taken} is needed: encode the video with such a model."
+
+
+def _read_tensors(path: str, names: Sequence[str]) -> dict[str, Tensor]:
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
-            return facts, file.get_tensor("tokens").clone()  # which needs the file no more
+            if set(file.keys()) != set(names):
+                raise _not_ours(path, "it holds something else")
+            return {name: file.get_tensor(name).clone() for name in names}  # which need the file no more
     except (SafetensorError, OSError) as error:
         raise _damaged(path, error) from None
 
 
-def _read_facts(path: str) -> dict[str, Any]:
-    """What the header says; raises `ValueError` where it is not of an encoded video."""
+def _read_header(path: str) -> tuple[str, dict[str, Any]]:
+    """Its format, and what it tells of the video; raises `ValueError` where it is not of an encoded video."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -196,7 +219,7 @@ def _read_facts(path: str) -> dict[str, Any]:
             metadata, names = file.metadata() or {}, list(file.keys())
     except (SafetensorError, OSError) as error:
         raise _damaged(path, error) from None
-    if metadata.get("format") != _FORMAT or names != ["tokens"]:
+    if metadata.get("format") not in _MAKERS or "tokens" not in names:
         raise _not_ours(path, "it holds something else")
     try:
         facts = json.loads(metadata["video"])
@@ -204,14 +227,14 @@ def _read_facts(path: str) -> dict[str, Any]:
         raise _not_ours(path, "its header cannot be read") from None
     if not isinstance(facts, dict):
         raise _not_ours(path, "its header cannot be read")
-    return facts
+    return metadata["format"], facts
 
 
 def _check_may_be_replaced(path: str) -> None:
     if not os.path.lexists(path):
         return
     try:
-        _read_facts(path)
+        _read_header(path)
     except ValueError as error:
         raise ValueError(
             f"{shorten(path)} is there already and is no encoded video, so it is left alone: give another name."

@@ -98,12 +98,16 @@ def warn_of_other_anchors(kept_video_tokens: Counts | None, num_frames: int, con
 
 def ratio_of(count: int, num_frames: int, config) -> float:
     """The ratio of fewest digits that gives this count."""
-    pooled = config.pooled_grid_size**2
+    return shortest_ratio(count, num_frames, config.pooled_grid_size**2, config.num_clips)
+
+
+def shortest_ratio(count: int, num_frames: int, tokens_per_frame: int, num_clips: int) -> float:
+    """The same, whatever the config."""
     for digits in range(1, 17):
-        ratio = round(count / (num_frames * pooled), digits)
-        if ratio > 0 and count_video_tokens(num_frames, ratio, pooled, config.num_clips) == count:
+        ratio = round(count / (num_frames * tokens_per_frame), digits)
+        if ratio > 0 and count_video_tokens(num_frames, ratio, tokens_per_frame, num_clips) == count:
             return ratio
-    return count / (num_frames * pooled)
+    return count / (num_frames * tokens_per_frame)
 
 
 def configured_count(num_frames: int, config) -> int:

@@ -18,7 +18,7 @@ from transformers import (
 from transformers.processing_utils import MultiModalData, ProcessingKwargs, VideosKwargs
 from transformers.video_utils import VideoInput
 
-from .call_videos import ENCODED_TOKENS, as_tensors, padded_frames
+from .call_videos import ENCODED_TOKENS, as_tensors, merged, padded_frames
 from .call_videos import NAMES as NAMES_OF_CALL_VIDEOS
 from .encoded_in_prompt import check_is_asked_for
 from .encoded_video import EncodedVideo
@@ -290,9 +290,9 @@ class AOTLlavaOnevisionProcessor(LlavaOnevisionProcessor):
         own = [video and self._text_of_encoded(video, kwargs.get("add_time_instruction")) for video in encoded]
         if kwargs.get("return_metadata"):
             known = [video and video.metadata for video in encoded]
-            processed["video_metadata"] = _merged(known, processed.get("video_metadata", []))
+            processed["video_metadata"] = merged(known, processed.get("video_metadata", []))
         processed.update(as_tensors(encoded))
-        return processed, _merged(own, replacements)
+        return processed, merged(own, replacements)
 
     def _text_of_encoded(self, video: EncodedVideo, add_time_instruction: bool | None) -> str:
         add_times = self.add_time_instruction if add_time_instruction is None else add_time_instruction
@@ -392,12 +392,6 @@ def _frame_sizes(videos: Sequence[Any]) -> list[list[list[int]]]:
     """(videos, longest F, 2): height and width of each frame, 0 of those that pad a video."""
     longest = max(map(len, videos))
     return [[list(frame.shape[-2:]) for frame in video] + [[0, 0]] * (longest - len(video)) for video in videos]
-
-
-def _merged(some: Sequence[Any], others: Sequence[Any]) -> list[Any]:
-    """The others, one after the other, where there is None."""
-    left = iter(others)
-    return [next(left) if one is None else one for one in some]
 
 
 AOTLlavaOnevisionProcessor.register_for_auto_class("AutoProcessor")

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from transformers.video_utils import VideoInput, is_batched_video, is_valid_video, make_batched_videos
 
-from .encoded_video import SUFFIX, EncodedVideo, is_encoded_video
+from .encoded_video import SUFFIX, EncodedVideo, is_encoded_video, reason_of_kind
+from .error_texts import show
 from .video_sources import is_source, local_path
 
 
@@ -29,23 +30,32 @@ def as_strings(videos: Any) -> Any:
     return unread
 
 
-def encoded_among(videos: VideoInput) -> list[EncodedVideo | None]:
+def encoded_among(videos: VideoInput, kind: type[EncodedVideo] = EncodedVideo) -> list[EncodedVideo | None]:
     """Of each video of a call that `as_strings` let pass the encoded one, read where it is a file; None of the others.
 
+    Args:
+        kind: the class of those that the processor takes.
+
     Raises:
-        FileNotFoundError, ValueError: as `EncodedVideo.load`.
+        FileNotFoundError, ValueError: as its `load`; also of an encoded video of another kind.
     """
     read: dict[str, EncodedVideo] = {}
 
     def take(video: Any) -> EncodedVideo | None:
         source = source_of(video) if isinstance(video, str) else None
-        if source is None or is_encoded_video(source):
+        if source is None:
+            return None
+        if is_encoded_video(source):
+            # Code that was published before there were kinds does not name its own.
+            found = getattr(source, "format", EncodedVideo.format)
+            if found != kind.format:
+                raise ValueError(f"{show(source)} {reason_of_kind(found, kind.format)}")
             return source
         path = local_path(source)
         if path is None or not path.lower().endswith(SUFFIX) or os.path.isdir(path):
             return None
         if path not in read:  # many questions about one video
-            read[path] = EncodedVideo.load(path)
+            read[path] = kind.load(path)
         return read[path]
 
     return [take(video) for video in separate(videos)]

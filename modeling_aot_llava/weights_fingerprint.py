@@ -1,7 +1,7 @@
 """A number that tells the weights which make video tokens from all others."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -9,20 +9,25 @@ from torch import Tensor, nn
 _WORDS_AT_ONCE = 1 << 22  # so that the products take 32 MiB beside the weights
 
 
-def fingerprint(model: nn.Module) -> str:
-    """Of the vision tower's, the projector's and `image_newline`'s weights: 64 hexadecimal digits.
+# Of LLaVA's models.
+PARTS = ("vision_tower", "multi_modal_projector", "image_newline")
+
+
+def fingerprint(model: nn.Module, parts: Sequence[str] = PARTS) -> str:
+    """Of the weights of some parts of a model: 64 hexadecimal digits.
 
     One weight that differs in one bit gives another fingerprint; so does another dtype, whose tokens are others. The
     weights stay on their device: integers are the same on all.
 
     Args:
-        model: an `AOTLlavaOnevisionModel`.
+        model: without the language-model head.
+        parts: its modules and parameters that make video tokens.
 
     Raises:
         ValueError: if the weights are not there to be read, because accelerate has offloaded or FSDP split them.
     """
     digest = hashlib.sha256()
-    for name, weight in _weights(model):
+    for name, weight in _weights(model, parts):
         if weight.is_meta or hasattr(weight, "full_tensor"):
             raise ValueError(
                 f"The weights of {name} are offloaded or split among several processes, so it cannot be told whether "
@@ -32,11 +37,14 @@ def fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    for part in ("vision_tower", "multi_modal_projector"):
-        for name, weight in getattr(model, part).named_parameters():
-            yield f"{part}.{name}", weight
-    yield "image_newline", model.image_newline
+def _weights(model: nn.Module, parts: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
+    for name in parts:
+        part = getattr(model, name)
+        if isinstance(part, Tensor):
+            yield name, part
+            continue
+        for inner, weight in part.named_parameters():
+            yield f"{name}.{inner}", weight
 
 
 @torch.no_grad()
