@@ -8,6 +8,7 @@ from transformers.vision_utils import get_vision_window_index
 
 from .checkpoint_keys import take_over_key_renamings
 from .configuration_aot_qwen2_5_vl import AOTQwen2_5_VLConfig
+from .qwen_vl_call_videos import NAMES
 from .qwen_vl_model import AOTQwenVLForConditionalGeneration, AOTQwenVLModel
 from .stock_signature import called_as
 
@@ -35,7 +36,7 @@ class AOTQwen2_5_VLModel(AOTQwenVLModel, Qwen2_5_VLModel):
         )
         return window_order.argsort()
 
-    @called_as(Qwen2_5_VLModel.forward)
+    @called_as(Qwen2_5_VLModel.forward, more_keywords=NAMES)
     def forward(self, **kwargs):
         return super().forward(**kwargs)
 
@@ -69,12 +70,12 @@ class AOTQwen2_5_VLForConditionalGeneration(AOTQwenVLForConditionalGeneration, Q
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
         self.post_init()
 
-    @called_as(Qwen2_5_VLForConditionalGeneration.forward)
+    @called_as(Qwen2_5_VLForConditionalGeneration.forward, more_keywords=NAMES)
     def forward(self, **kwargs):
         return self.forward_with_videos(**kwargs)
 
     @torch.no_grad()
-    @called_as(Qwen2_5_VLForConditionalGeneration.generate)
+    @called_as(Qwen2_5_VLForConditionalGeneration.generate, more_keywords=NAMES)
     def generate(self, **kwargs):
         return self.generate_with_videos(**kwargs)
 

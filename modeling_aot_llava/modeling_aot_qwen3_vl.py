@@ -6,6 +6,7 @@ from transformers import Qwen3VLForConditionalGeneration, Qwen3VLModel, Qwen3VLP
 from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 
 from .configuration_aot_qwen3_vl import AOTQwen3VLConfig
+from .qwen_vl_call_videos import NAMES
 from .qwen_vl_model import AOTQwenVLForConditionalGeneration, AOTQwenVLModel
 from .stock_signature import called_as
 
@@ -22,7 +23,7 @@ class AOTQwen3VLModel(AOTQwenVLModel, Qwen3VLModel):
     has_span_a_frame = True
     features_class = BaseModelOutputWithDeepstackFeatures
 
-    @called_as(Qwen3VLModel.forward)
+    @called_as(Qwen3VLModel.forward, more_keywords=NAMES)
     def forward(self, **kwargs):
         return super().forward(**kwargs)
 
@@ -56,12 +57,12 @@ class AOTQwen3VLForConditionalGeneration(AOTQwenVLForConditionalGeneration, Qwen
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
         self.post_init()
 
-    @called_as(Qwen3VLForConditionalGeneration.forward)
+    @called_as(Qwen3VLForConditionalGeneration.forward, more_keywords=NAMES)
     def forward(self, **kwargs):
         return self.forward_with_videos(**kwargs)
 
     @torch.no_grad()
-    @called_as(Qwen3VLForConditionalGeneration.generate)
+    @called_as(Qwen3VLForConditionalGeneration.generate, more_keywords=NAMES)
     def generate(self, **kwargs):
         return self.generate_with_videos(**kwargs)
 

@@ -10,11 +10,18 @@ from .qwen_vl_releases import processor_defaults
 from .required_transformers import check_transformers
 
 if TYPE_CHECKING:  # transformers too old for this code copies the modules named in this file alone; it shall say so
+    from .aot_fields import COMMON_FIELDS as COMMON_FIELDS
+    from .call_videos import merged as merged
+    from .encoded_in_prompt import check_ratio as check_ratio
     from .encoded_video import EncodedVideo as EncodedVideo
     from .error_texts import show as show
     from .keyword_check import check_keywords as check_keywords
     from .parallel_decoding import decode_frames as decode_frames
     from .plain_numbers import plain as plain
+    from .qwen_vl_call_videos import KEPT_VIDEO_TOKENS as KEPT_VIDEO_TOKENS
+    from .qwen_vl_encoded_in_prompt import check_is_asked_for as check_is_asked_for
+    from .qwen_vl_encoded_video import QwenVLEncodedVideo as QwenVLEncodedVideo
+    from .qwen_vl_kept_video import KeptVideo as KeptVideo
     from .qwen_vl_reading import read_videos as read_videos
     from .token_budget import TokenBudget as TokenBudget
     from .unread_videos import as_strings as as_strings
@@ -24,9 +31,11 @@ if TYPE_CHECKING:  # transformers too old for this code copies the modules named
     from .video_download import download as download
     from .video_index import FrameIndex as FrameIndex
     from .video_limits import VideoLimits as VideoLimits
+    from .video_marks import marks_of as marks_of
     from .video_reading import read_video as read_video
     from .video_sources import Source as Source
     from .video_stream import Video as Video
+    from .weights_fingerprint import fingerprint as fingerprint
 
 check_transformers()
 
@@ -48,7 +57,8 @@ class AOTQwen2_5_VLProcessor(AOTQwenVLProcessor, Qwen2_5_VLProcessor):
       cut down to the model's own ratio.
     - videos that are not decoded yet are read with PyAV; the stock video processor says which of their frames. They
       may be given as all that [`~video_reading.read_video`] takes: path, `file://`, `http(s)://` or `data:` address,
-      bytes, `io.BytesIO`, folder of frame pictures; here and in a conversation alike.
+      bytes, `io.BytesIO`, folder of frame pictures; here and in a conversation alike. So may an encoded video, which
+      `model.encode_video` makes, or the path of its file.
     - the video processor's `cap_pixels_per_frame` is `False` where nobody set it: releases announce another default.
 
     Args:

@@ -11,24 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .qwen_vl_kept_video import KeptVideo
 from .rotary_attention_capture import capture_rotary_attention
 from .spatiotemporal_pruning import FrameTokens, VideoTokens, compress_along_time, compress_frames
 from .token_budget import plan_token_budget
-
-
-@dataclass(frozen=True)
-class KeptVideo:
-    """What is left of a video of F frames with P tokens each.
-
-    Attributes:
-        tokens: (B, D).
-        deepstack: for each layer of DeepStack (B, D); none where the model has no DeepStack.
-        is_kept: (F, P) bool: the places of the tokens, in their order.
-    """
-
-    tokens: Tensor
-    deepstack: tuple[Tensor, ...]
-    is_kept: Tensor
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,9 @@ from .conversation_cache import count_cached_columns, find_caches, mark_as_fitte
 from .generation_options import GenerationOptions, check_chunked_prefill
 from .mrope_positions import modality_types, with_text_positions
 from .prompt import Prompt
+from .qwen_vl_call_videos import QwenVLCallVideos
+from .qwen_vl_encoded_video import QwenVLEncodedVideo
+from .qwen_vl_encoding_once import encode_once
 from .qwen_vl_releases import check_release
 from .qwen_vl_videos import (
     FittedVideos,
@@ -56,6 +59,11 @@ class AOTQwenVLModel:
                 "checkpoint, or generate with transformers."
             )
         super().__init__(config)
+
+    @property
+    def num_deepstack_layers(self) -> int:
+        """How many further features each token brings."""
+        return len(getattr(self.config.vision_config, "deepstack_visual_indexes", None) or ())
 
     def raster_order(self, grid_thw: tuple[int, int, int]) -> Tensor | None:
         """Where the tower runs tokens in another order than frame by frame, row by row: the indices that undo it."""
@@ -107,6 +115,39 @@ class AOTQwenVLForConditionalGeneration:
         own = aot_fields_of(type(self.config))
         super().adjust_generation_fn(*args, **{key: kwargs[key] for key in kwargs if key not in own})
 
+    def encode_video(
+        self,
+        *,
+        pixel_values_videos: Tensor | None = None,
+        video_grid_thw: Tensor | None = None,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        video_metadata: list | None = None,
+        source: str | None = None,
+        **of_the_prompt,
+    ) -> QwenVLEncodedVideo:
+        """Encodes one video for many questions, of a call of the processor with `return_metadata=True`.
+
+        `model.encode_video(**processor(text="<|video_pad|>", videos="clip.mp4", return_metadata=True))`. What it
+        returns stands wherever the processor takes a video, here or saved as a file; then neither the video, its
+        decoder nor the vision tower is needed, and the answers are the same, bit for bit.
+
+        Args:
+            pixel_values_videos, video_grid_thw: of one video, as the processor gives them.
+            input_ids, attention_mask: of a prompt with this video, whose placeholders say how many tokens are kept.
+            video_metadata: tells when the frames are shown, of which later prompts tell.
+            source: what the video is called, such as its path.
+            of_the_prompt: what else the processor gave. Of it `kept_video_tokens` says how many tokens are kept where
+                there is no prompt; the rest is not read.
+
+        Raises:
+            ValueError: if there are several videos, prompt and video do not fit together, or a time is not known.
+        """
+        refuse_config_fields(of_the_prompt, self.config)
+        prompt = Prompt(input_ids=input_ids, attention_mask=attention_mask)
+        videos = QwenVLCallVideos.taken_from(of_the_prompt, pixel_values_videos, video_grid_thw)
+        return encode_once(self.model, prompt, videos, video_metadata, source)
+
     def forward_with_videos(self, labels: Tensor | None = None, shift_labels: Tensor | None = None, **kwargs):
         """The stock `forward`, with the call's videos compressed and the labels of the columns that are left."""
         given = {"labels": labels, "shift_labels": shift_labels}
@@ -123,7 +164,6 @@ class AOTQwenVLForConditionalGeneration:
         position_ids: Tensor | None = None,
         pixel_values_videos: Tensor | None = None,
         video_grid_thw: Tensor | None = None,
-        kept_video_tokens: Tensor | None = None,
         mm_token_type_ids: Tensor | None = None,
         mm_encoder_outputs: dict[str, Any] | None = None,
         **kwargs,
@@ -136,12 +176,14 @@ class AOTQwenVLForConditionalGeneration:
         options = GenerationOptions(kwargs, generation_config, self.generation_config)
         mm_encoder_outputs = dict(mm_encoder_outputs or {})
         is_encoded = mm_encoder_outputs.get("video") is not None
-        if pixel_values_videos is not None or is_encoded:
+        videos = QwenVLCallVideos.taken_from(kwargs, pixel_values_videos, video_grid_thw)
+        videos.check_are_alone(mm_encoder_outputs)
+        if videos or is_encoded:
             check_chunked_prefill(options)
-        if pixel_values_videos is not None and not is_encoded:
+        if videos and not is_encoded:
             if num_cached:
                 raise ValueError(_NEW_VIDEO)
-            fitted = _fit(self.model, written, pixel_values_videos, video_grid_thw, kept_video_tokens, kwargs)
+            fitted = _fit(self.model, written, videos, kwargs)
             mm_encoder_outputs["video"], pixel_values_videos = fitted.video, None
             if fitted.prompt is not written:
                 prompt, mm_token_type_ids = fitted.prompt, modality_types(fitted.prompt.input_ids, self.config)
@@ -210,7 +252,6 @@ def _forward(
     pixel_values: Tensor | None = None,
     pixel_values_videos: Tensor | None = None,
     video_grid_thw: Tensor | None = None,
-    kept_video_tokens: Tensor | None = None,
     mm_token_type_ids: Tensor | None = None,
     mm_encoder_outputs: dict[str, Any] | None = None,
     **kwargs,
@@ -218,12 +259,15 @@ def _forward(
     """The stock `forward` of a model with or without head; what it takes as `labels` changes with the prompt."""
     refuse_config_fields(kwargs, model.config)
     written = prompt = Prompt(input_ids, attention_mask=attention_mask, position_ids=position_ids, **labels)
-    is_the_stock_models = input_ids is None and model.config.retention_ratio >= 1
-    if pixel_values_videos is not None and mm_encoder_outputs is None and not is_the_stock_models:
+    videos = QwenVLCallVideos.taken_from(kwargs, pixel_values_videos, video_grid_thw)
+    videos.check_are_alone(mm_encoder_outputs)
+    has_encoded = videos.encoded_video_tokens is not None
+    is_the_stock_models = input_ids is None and model.config.retention_ratio >= 1 and not has_encoded
+    if videos and mm_encoder_outputs is None and not is_the_stock_models:
         caches = find_caches(kwargs.values())
         if caches and count_cached_columns(caches):
             raise ValueError(_NEW_VIDEO)
-        fitted = _fit(model, written, pixel_values_videos, video_grid_thw, kept_video_tokens, kwargs)
+        fitted = _fit(model, written, videos, kwargs)
         prompt, position_ids, pixel_values_videos = fitted.prompt, fitted.position_ids, None
         mm_encoder_outputs = {"video": fitted.video}
         if fitted.rope_deltas is not None:
@@ -256,15 +300,10 @@ def _forward(
 
 
 def _fit(
-    model: AOTQwenVLModel,
-    written: Prompt,
-    pixel_values_videos: Tensor,
-    video_grid_thw: Tensor | None,
-    kept_video_tokens: Tensor | None,
-    arguments: Mapping[str, Any],
+    model: AOTQwenVLModel, written: Prompt, videos: QwenVLCallVideos, arguments: Mapping[str, Any]
 ) -> FittedVideos:
     grids = {name: arguments[name] for name in _GRIDS if arguments.get(name) is not None}
-    return fit_videos(model, written, pixel_values_videos, video_grid_thw, kept_video_tokens, **grids)
+    return fit_videos(model, written, videos, **grids)
 
 
 def _has_video(input_ids: Tensor | None, config) -> bool:

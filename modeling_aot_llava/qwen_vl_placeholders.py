@@ -7,15 +7,21 @@ run of placeholders gets its new length. Videos that are yet to be read are read
 import inspect
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from transformers import BatchFeature
 from transformers.processing_utils import VideosKwargs
-from transformers.video_utils import VideoInput
+from transformers.video_utils import VideoInput, VideoMetadata
 
+from .call_videos import merged
 from .keyword_check import check_keywords, keywords_of_call
 from .plain_numbers import plain
+from .qwen_vl_call_videos import KEPT_VIDEO_TOKENS, as_tensors
+from .qwen_vl_encoded_in_prompt import check_is_asked_for, metadata_of
+from .qwen_vl_encoded_video import QwenVLEncodedVideo
 from .qwen_vl_reading import read_videos
 from .token_budget import (
     FrameGrid,
@@ -25,14 +31,13 @@ from .token_budget import (
     count_video_tokens,
     plan_token_budget,
 )
-from .unread_videos import as_strings
+from .unread_videos import as_strings, encoded_among, separate
 from .video_limits import VideoLimits
 
 # The settings that are this processor's own, and none of its tokenizer's or its video processor's.
 SETTINGS = ("retention_ratio", "num_clips", "num_anchors", "video_limits")
-# How many tokens of each video to keep: an argument of the model's `forward` and `generate`. It tells that a full
-# count was asked for; without it, a full prompt is the stock processor's.
-KEPT_VIDEO_TOKENS = "kept_video_tokens"
+# Seconds between the frames of each video, of hosts whose positions depend on them.
+SECOND_PER_GRID = "second_per_grid_ts"
 
 
 class AOTQwenVLVideosKwargs(VideosKwargs, total=False):
@@ -121,9 +126,60 @@ class AOTQwenVLProcessor:
     def __call__(self, images=None, text=None, videos=None, **kwargs):
         own = AOTQwenVLVideosKwargs.__annotations__.keys() - VideosKwargs.__annotations__
         check_keywords(kwargs, keywords_of_call(self), sorted(own))
-        return super().__call__(images=images, text=text, videos=videos, **kwargs)
+        inputs = super().__call__(images=images, text=text, videos=videos, **kwargs)
+        if text is None and videos is not None and KEPT_VIDEO_TOKENS not in inputs:
+            # Without a prompt, whose placeholders tell, the counts are all that `encode_video` has.
+            counts = [self._plan(grid, self.retention_ratio).num_video_tokens for grid in _rows(inputs)]
+            inputs.update(BatchFeature({KEPT_VIDEO_TOKENS: counts}, tensor_type=kwargs.get("return_tensors")))
+        return inputs
 
-    def _process_videos(
+    def _process_videos(self, videos: VideoInput, retention_ratio: float | None = None, **kwargs):
+        ratio = self.retention_ratio if retention_ratio is None else retention_ratio
+        check_retention_ratio(ratio)  # before any video is read
+        encoded = encoded_among(videos, QwenVLEncodedVideo)
+        if not any(encoded):
+            return self._process_unencoded(videos, retention_ratio, **kwargs)
+        for video in encoded:
+            if video is not None:
+                check_is_asked_for(video, self, retention_ratio, kwargs)
+        others = [video for video, one in zip(separate(videos), encoded) if one is None]
+        metadata = kwargs.get("video_metadata")
+        if metadata is not None and len(metadata) == len(encoded):
+            kwargs["video_metadata"] = [of_video for of_video, one in zip(metadata, encoded) if one is None]
+        processed, texts = BatchFeature(), []
+        if others:
+            processed, texts = self._process_unencoded(others, retention_ratio, **kwargs)
+        known = [video and metadata_of(video) for video in encoded]
+        own = [video and self._text_of_encoded(video, of_video) for video, of_video in zip(encoded, known)]
+        self._add_encoded(processed, encoded, known)
+        return processed, merged(own, texts)
+
+    def _text_of_encoded(self, video: QwenVLEncodedVideo, metadata: VideoMetadata) -> str:
+        as_processed = {"video_grid_thw": torch.tensor([video.grid]), "video_metadata": [metadata]}
+        return self._shortened(self.replace_video_token(as_processed, 0), video.kept_per_frame)
+
+    def _add_encoded(
+        self,
+        processed: BatchFeature,
+        encoded: Sequence[QwenVLEncodedVideo | None],
+        known: Sequence[VideoMetadata | None],
+    ) -> None:
+        """Puts the encoded videos of a call, and what is known of them, between those that have been processed."""
+        grids = [video and torch.tensor(video.grid) for video in encoded]
+        if KEPT_VIDEO_TOKENS in processed:
+            counts = [video and len(video.tokens) for video in encoded]
+            processed[KEPT_VIDEO_TOKENS] = merged(counts, processed[KEPT_VIDEO_TOKENS])
+        if SECOND_PER_GRID in self.model_input_names:
+            size = self.video_processor.temporal_patch_size
+            seconds = [of_video and size / of_video.sampled_fps for of_video in known]
+            processed[SECOND_PER_GRID] = merged(seconds, processed.get(SECOND_PER_GRID, []))
+        processed["video_grid_thw"] = torch.stack(
+            merged(grids, map(torch.as_tensor, processed.get("video_grid_thw", [])))
+        )
+        processed["video_metadata"] = merged(known, processed.get("video_metadata", []))
+        processed.update(as_tensors(encoded))
+
+    def _process_unencoded(
         self,
         videos: VideoInput,
         retention_ratio: float | None = None,
@@ -131,12 +187,12 @@ class AOTQwenVLProcessor:
         **kwargs,
     ):
         ratio = self.retention_ratio if retention_ratio is None else retention_ratio
-        check_retention_ratio(ratio)  # before any video is read
         limits = VideoLimits.of(self.video_limits if video_limits is None else video_limits)
         videos, kwargs = read_videos(self.video_processor, videos, kwargs, limits)
         processed, texts = super()._process_videos(videos, **kwargs)
-        budgets = [self._plan([int(size) for size in grid], ratio) for grid in processed["video_grid_thw"]]
-        texts = [self._shortened(text, budget) for text, budget in zip(texts, budgets)]
+        budgets = [self._plan(grid, ratio) for grid in _rows(processed)]
+        lengths = [budget.kept_per_frame for budget in budgets]
+        texts = [self._shortened(text, of_frames) for text, of_frames in zip(texts, lengths)]
         keeps_all = any(
             budget.num_video_tokens == len(budget.kept_per_frame) * budget.grid.num_pooled for budget in budgets
         )
@@ -151,7 +207,12 @@ class AOTQwenVLProcessor:
         settings = PlanSettings(self.retention_ratio, self.num_clips, self.num_anchors)
         return plan_token_budget(settings, grid_thw[0], count, grid)
 
-    def _shortened(self, text: str, budget: TokenBudget) -> str:
+    def _shortened(self, text: str, kept_per_frame: Sequence[int]) -> str:
         """A video's text with as many placeholders in each run as there are tokens."""
-        lengths = iter(budget.kept_per_frame if self.has_span_a_frame else [budget.num_video_tokens])
+        lengths = iter(kept_per_frame if self.has_span_a_frame else [sum(kept_per_frame)])
         return re.sub(f"(?:{re.escape(self.video_token)})+", lambda _: self.video_token * next(lengths), text)
+
+
+def _rows(inputs: Mapping[str, Any]) -> list[list[int]]:
+    """Frames, height and width of each video of a call."""
+    return [[int(size) for size in grid] for grid in inputs["video_grid_thw"]]

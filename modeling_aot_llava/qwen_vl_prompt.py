@@ -40,8 +40,8 @@ def find_spans(
     if len(spans) != sum(counts) or sum(span.length for span in spans) != num_placeholders:
         what = "frames" if has_span_a_frame else "videos"
         raise ValueError(
-            f"The prompt has {num_placeholders} video placeholders in {len(spans)} runs, but the pixels are of "
-            f"{sum(counts)} {what}: make prompt and pixels with one call of the processor."
+            f"The prompt has {num_placeholders} video placeholders in {len(spans)} runs, but the call's videos are "
+            f"{sum(counts)} {what}: make prompt and videos with one call of the processor."
         )
     rest = iter(spans)
     return [[next(rest) for _ in range(count)] for count in counts]

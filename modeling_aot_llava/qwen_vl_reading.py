@@ -7,12 +7,9 @@ from transformers.image_utils import ChannelDimension
 from transformers.utils import logging
 from transformers.video_utils import VideoInput, VideoMetadata
 
-from .encoded_video import SUFFIX, is_encoded_video
-from .error_texts import show
 from .unread_videos import separate, source_of
 from .video_limits import VideoLimits
 from .video_reading import read_chosen_frames
-from .video_sources import local_path, name_of
 
 logger = logging.get_logger(__name__)
 
@@ -32,7 +29,7 @@ def read_videos(
         limits: what is refused.
 
     Raises:
-        ValueError: if some are files and some are decoded, one is an encoded video, or one cannot be read.
+        ValueError: if some are files and some are decoded, or one cannot be read.
     """
     flat = separate(videos)
     if not any(isinstance(video, str) for video in flat):
@@ -42,8 +39,6 @@ def read_videos(
     if options.get("video_metadata") is not None:
         logger.warning_once("`video_metadata` is ignored: the videos are files, which are read for it.")
     sources = [source_of(video) for video in flat]
-    for source in sources:
-        _check_is_not_encoded(source)
     frames, metadata = zip(*(_read(video_processor, source, options, limits) for source in sources))
     form = {"do_sample_frames": False, "input_data_format": ChannelDimension.LAST, "video_metadata": list(metadata)}
     return list(frames), {**options, **form}
@@ -56,7 +51,7 @@ def _read(
 
     def choose(total: int, frame_rate: float | None) -> np.ndarray:
         sampled.update({"total_num_frames": total, "fps": frame_rate})
-        sampled.frames_indices = _choose_frames(video_processor, sampled, options)
+        sampled.frames_indices = choose_frames(video_processor, sampled, options)
         return np.unique(sampled.frames_indices)
 
     frames, metadata = read_chosen_frames(source, choose, limits)
@@ -68,7 +63,13 @@ def _read(
     return frames, metadata
 
 
-def _choose_frames(video_processor: Any, metadata: VideoMetadata, options: dict[str, Any]) -> Any:
+def choose_frames(video_processor: Any, metadata: VideoMetadata, options: dict[str, Any]) -> Any:
+    """Which pictures of a video the stock video processor takes, in a call with these options.
+
+    Raises:
+        ValueError: if that is not said, or there are not so many.
+    """
+
     def option(name: str) -> Any:
         return options[name] if name in options else getattr(video_processor, name, None)
 
@@ -79,14 +80,3 @@ def _choose_frames(video_processor: Any, metadata: VideoMetadata, options: dict[
         return video_processor.sample_frames(metadata=metadata, **{name: option(name) for name in names})
     except TypeError as error:  # Qwen2.5-VL's compares with the number that it was not given
         raise ValueError("How many frames to sample is not said: pass `num_frames` or `fps`.") from error
-
-
-def _check_is_not_encoded(source: Any) -> None:
-    path = None if is_encoded_video(source) else local_path(source)
-    if path is not None and not path.lower().endswith(SUFFIX):
-        return
-    if is_encoded_video(source) or path is not None:
-        raise ValueError(
-            f"{show(source) if path is None else name_of(path)} is an encoded video, which no Qwen-VL model takes: "
-            "give the video itself."
-        )

@@ -15,6 +15,7 @@ from transformers.video_utils import VideoMetadata
 
 from modeling_aot_llava import AOTLlavaOnevisionProcessor
 from modeling_aot_llava.encoded_video import EncodedVideo
+from modeling_aot_llava.qwen_vl_encoded_video import QwenVLEncodedVideo
 from modeling_aot_llava.weights_fingerprint import fingerprint
 
 LLAVA_VIDEO = {"mm_spatial_pool_mode": "average", "mm_newline_position": "grid"}
@@ -205,6 +206,30 @@ def test_the_file_holds_all_of_it_in_its_header(encoded, file):
     assert (loaded.config, loaded.num_frames, loaded.source) == (encoded.config, encoded.num_frames, encoded.source)
     encoded.save(file)  # over its like
     assert [entry.name for entry in file.parent.iterdir()] == [file.name]
+
+
+def test_the_file_is_that_of_the_releases_before(encoded, file, tmp_path):
+    """There was one kind of it, with these names in this order."""
+    names = ("num_frames", "retention_ratio", "config", "fingerprint", "frame_indices", "fps", "total_num_frames")
+    facts = {name: getattr(encoded, name) for name in (*names, "source")}
+    metadata = {"format": "aot-encoded-video-1", "video": json.dumps(facts)}
+    save_file({"tokens": encoded.tokens}, tmp_path / "as_before.safetensors", metadata)
+    with safe_open(file, "pt") as opened:  # safetensors writes the two names in any order
+        assert opened.metadata() == metadata
+    assert file.stat().st_size == (tmp_path / "as_before.safetensors").stat().st_size
+    assert repr(EncodedVideo.load(tmp_path / "as_before.safetensors")) == repr(encoded)
+
+
+def test_the_file_of_a_qwen_model_is_of_another_kind(processor, tmp_path):
+    facts = {"places": torch.arange(2), "grid": (1, 2, 4), "merge_size": 2, "num_frames": 1, "retention_ratio": 1}
+    made_with = {"config": {}, "fingerprint": "", "total_num_frames": 2}
+    other = QwenVLEncodedVideo(tokens=torch.ones(2, 4), **facts, **made_with)
+    other.save(tmp_path / "clip.safetensors")
+    for video in (other, tmp_path / "clip.safetensors"):
+        with pytest.raises(
+            ValueError, match=r"an encoded video of the Qwen-VL family, but here one of LLaVA-OneVision"
+        ):
+            ask(processor, TEXT, videos=[video])
 
 
 @pytest.mark.parametrize("content", [b"my notes", b"", None], ids=["text", "empty", "other safetensors"])

@@ -132,5 +132,7 @@ def test_what_cannot_be_read_is_refused_in_one_sentence(pair, clip, tmp_path):
     encoded = EncodedVideo(torch.zeros(4, 32), 2, 0.5, {}, "")
     encoded.save(tmp_path / "clip.aot.safetensors")
     for video in (encoded, tmp_path / "clip.aot.safetensors"):
-        with pytest.raises(ValueError, match="encoded video, which no Qwen-VL model takes"):
+        with pytest.raises(
+            ValueError, match="encoded video of LLaVA-OneVision or LLaVA-Video, but here one of the Qwen"
+        ):
             call(pair.processor, video)
