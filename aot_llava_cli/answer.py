@@ -22,7 +22,7 @@ from modeling_aot_llava.cache_name import CACHE
 from modeling_aot_llava.encoded_video import EncodedVideo
 
 from .arguments import is_encoded_file
-from .hosts import frames_to_sample, host_of
+from .hosts import frames_to_sample, host_of, load_encoded, moved
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def read_question(
 
     Args:
         video: a file, also one of an encoded video; or an encoded video.
-        num_frames: to sample; None leaves it to the checkpoint.
+        num_frames: to sample; None leaves it to the checkpoint. Of an encoded video it must be as many.
         options: of the processor's call; those that are None are its own.
     """
     options = {name: value for name, value in options.items() if value is not None}
@@ -153,8 +153,13 @@ def read_question(
         tokenize=True,
         return_dict=True,
         return_tensors="pt",
-        processor_kwargs={**frames_to_sample(processor, num_frames), **options},
+        processor_kwargs={**_frames_to_sample(processor, video, num_frames), **options},
     )
+
+
+def _frames_to_sample(processor: Any, video: str | Path | EncodedVideo, num_frames: int | None) -> dict[str, Any]:
+    is_encoded = isinstance(video, EncodedVideo) or is_encoded_file(str(video))
+    return {} if is_encoded and num_frames is None else frames_to_sample(processor, num_frames)
 
 
 def text_content(text: str) -> dict[str, str]:
@@ -163,25 +168,27 @@ def text_content(text: str) -> dict[str, str]:
 
 
 def encode(
-    model: AOTLlavaOnevisionForConditionalGeneration,
-    processor: AOTLlavaOnevisionProcessor,
+    model: Any,
+    processor: Any,
     video: str,
     source: str | None = None,
+    num_frames: int | None = None,
     **options: Any,
 ) -> EncodedVideo:
     """Reads and encodes a video for many questions; the file of an encoded video is loaded.
 
     Args:
         source: what the video is called.
-        options: as in `read_question`.
+        num_frames, options: as in `read_question`.
     """
     options = {name: value for name, value in options.items() if value is not None}
+    options.update(_frames_to_sample(processor, video, num_frames))
     call = {"text": processor.video_token, "videos": [video], "return_tensors": "pt", **options}
     if is_encoded_file(video):
         processor(**call)  # raises if the call asks for another ratio than the file's, or for other frames
-        return EncodedVideo.load(video)
+        return load_encoded(processor, video)
     inputs = processor(**call, return_metadata=True)
-    return model.encode_video(**inputs.to(model.device, model.dtype), source=source)
+    return model.encode_video(**moved(inputs, model), source=source)
 
 
 def stream_answer(
@@ -190,11 +197,10 @@ def stream_answer(
     """Generates greedily and prints every word on stdout as soon as it stands.
 
     Args:
-        num_frames: of an encoded video; the question tells those of another.
+        num_frames: of an encoded video of LLaVA's; the question tells those of another.
     """
     grids = question.get("video_grid_thw")
-    # Beside grids there are times, which are no less exact than they were read; such a tower takes any pixels.
-    question = question.to(model.device, *([model.dtype] if grids is None else []))
+    question = moved(question, model)
     streamer = AnswerStreamer(processor.tokenizer)
     outputs = model.generate(**question, streamer=streamer, **greedily(max_new_tokens))
     num_read = _count_placeholders_read(model, question["input_ids"], outputs)

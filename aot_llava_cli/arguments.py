@@ -27,9 +27,9 @@ Model = Annotated[
     str | None,
     typer.Option(
         metavar="MODEL",
-        help="Hub ID or folder of a LLaVA-OneVision or LLaVA-Video checkpoint, with AOT or stock; `generate` and "
-        "`visualize` take Qwen2.5-VL and Qwen3-VL, too. By default a mini model that comes with the program and "
-        "answers questions about coloured shapes.",
+        help="Hub ID or folder of a LLaVA-OneVision or LLaVA-Video checkpoint, with AOT or stock; or, experimental, "
+        "of a Qwen2.5-VL or Qwen3-VL one. By default a mini model that comes with the program and answers questions "
+        "about coloured shapes.",
         show_default=False,
     ),
 ]

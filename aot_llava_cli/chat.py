@@ -43,11 +43,10 @@ def chat(
     check_source(video, model, revision)
     video, model = mini_unless_named(video, model, say)
     say(f"Loading {model}")
-    from . import answer, conversation, hosts
+    from . import answer, conversation
 
     answer.silence_libraries()
     check_device(device, answer.find_device)
-    hosts.check_is_llava(model, revision or "main")
     processor = answer.load_processor(model, retention_ratio, revision)
     llava = answer.load_model(model, retention_ratio, revision, device, dtype)
     talk = conversation.Conversation(llava, processor, max_new_tokens, num_frames)

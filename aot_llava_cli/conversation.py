@@ -9,6 +9,7 @@ from modeling_aot_llava.cache_name import CACHE
 from modeling_aot_llava.encoded_video import EncodedVideo
 
 from .answer import AnswerStreamer, encode, greedily, read_question, text_content
+from .hosts import moved
 
 
 class Conversation:
@@ -48,7 +49,7 @@ class Conversation:
     def ask(self, question: str) -> None:
         """Streams the answer on stdout."""
         if self._cache is None:
-            inputs = read_question(self._processor, self._encoded, question).to(self._model.device, self._model.dtype)
+            inputs = moved(read_question(self._processor, self._encoded, question), self._model)
             self._cache = DynamicCache(config=self._model.config.get_text_config())
         else:
             ids = torch.cat([self._ids, self._next_turn(question)], dim=1)

@@ -55,12 +55,11 @@ def encode(
     if output.exists() and not output.is_dir():
         raise typer.BadParameter(f"{output} is a file. Give a folder.", param_hint="--output")
     files = _files_of(videos, output)
-    from . import answer, encoded_folder, hosts
+    from . import answer, encoded_folder
 
     answer.silence_libraries()
     check_device(device, answer.find_device)
     model = str(MINI_CHECKPOINT) if model is None else model
-    hosts.check_is_llava(model, revision or "main")
     processor = answer.load_processor(model, retention_ratio, revision)
     llava = answer.load_model(model, retention_ratio, revision, device, dtype)
     output.mkdir(parents=True, exist_ok=True)

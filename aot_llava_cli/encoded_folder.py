@@ -4,13 +4,8 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from modeling_aot_llava.encoded_in_prompt import check_is_asked_for
-from modeling_aot_llava.encoded_video import EncodedVideo
-from modeling_aot_llava.video_marks import check_marks, marks_of
-
 from .arguments import is_address
+from .hosts import check_made_by, frames_by_default, load_encoded
 from .video_look import shown
 
 
@@ -22,17 +17,16 @@ def is_done(file: Path, video: str, model: Any, processor: Any, num_frames: int 
     """
     if not file.exists():
         return False
-    encoded = EncodedVideo.load(file)
+    encoded = load_encoded(processor, file)
     if encoded.source != source_of(video):
         raise ValueError(
             f"{file} is there already, of {encoded.source}, and {shown(video)} is another video: give another "
             "--output or delete it."
         )
-    options = {"num_frames": processor.num_frames if num_frames is None else num_frames}
-    pooled = model.config.pooled_grid_size**2
+    options = {**frames_by_default(processor, num_frames), "retention_ratio": processor.retention_ratio}
     try:
-        check_is_asked_for(encoded, processor, processor.retention_ratio, options, pooled)
-        check_marks(torch.tensor([marks_of(encoded.fingerprint, encoded.config)]), model.model)
+        inputs = processor(text=processor.video_token, videos=[encoded], return_tensors="pt", **options)
+        check_made_by(model, processor, inputs)
     except ValueError as error:
         raise ValueError(
             f"{file} is there already, encoded in another way: give another --output or delete it ({error})"

@@ -32,8 +32,8 @@ _Prompts = Annotated[
     typer.Option(
         "--prompt",
         metavar="TEXT",
-        help="What to ask about the video; several times for several questions, for which it is encoded once (on "
-        "Qwen-VL for each). By default for a description; the mini model is asked a question that it understands.",
+        help="What to ask about the video; several times for several questions, for which it is encoded once. By "
+        "default for a description; the mini model is asked a question that it understands.",
         show_default=False,
     ),
 ]
@@ -57,6 +57,7 @@ def generate(
     is_encoded = is_encoded_file(video)
     # Of an encoded video the ratio cannot be another: then the call says so.
     options = {"num_frames": num_frames, "retention_ratio": retention_ratio if is_encoded else None}
+    is_to_be_encoded = bool(others) and not is_encoded
     with nullcontext(video) if is_encoded else looked_at(video) as file:
         say(f"Question: {first}")
         say(f"Loading {model}")
@@ -67,20 +68,20 @@ def generate(
         check_device(device, answer.find_device)
         processor = answer.load_processor(model, retention_ratio, revision)
         say(f"Reading {shown(video)}")
-        is_encoded_once = not hosts.is_qwen_vl(processor)
-        of_video = [first] if is_encoded_once else [first, *others]
+        if is_to_be_encoded:
+            options["return_metadata"] = True  # which frames these are
         with ThreadPoolExecutor(1) as reader:  # reads while the weights load
-            reading = [reader.submit(answer.read_question, processor, file, prompt, **options) for prompt in of_video]
+            reading = reader.submit(answer.read_question, processor, file, first, **options)
             llava = answer.load_model(model, retention_ratio, revision, device, dtype)
-            questions = [of_prompt.result() for of_prompt in reading]
-        encoded = answer.EncodedVideo.load(file) if is_encoded else None
-    if others and is_encoded_once and encoded is None:
-        encoded = llava.encode_video(**questions[0].to(llava.device, llava.dtype))
-        questions = [answer.read_question(processor, encoded, first)]
-    _answer(answer, llava, processor, questions[0], max_new_tokens, encoded)
-    for number, prompt in enumerate(others, start=1):
+            question = reading.result()
+        encoded = hosts.load_encoded(processor, file) if is_encoded else None
+    if is_to_be_encoded:
+        encoded = llava.encode_video(**hosts.moved(question, llava))
+        question = answer.read_question(processor, encoded, first)
+    _answer(answer, llava, processor, question, max_new_tokens, encoded)
+    for prompt in others:
         say(f"Question: {prompt}")
-        question = answer.read_question(processor, encoded, prompt) if is_encoded_once else questions[number]
+        question = answer.read_question(processor, encoded, prompt)
         _answer(answer, llava, processor, question, max_new_tokens, encoded)
 
 

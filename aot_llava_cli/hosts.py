@@ -1,7 +1,10 @@
 """The kinds of models that the commands run: the classes of each, and what they ask of its processor."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from transformers import BatchFeature
 
 from modeling_aot_llava import (
     AOTLlavaOnevisionConfig,
@@ -14,6 +17,10 @@ from modeling_aot_llava import (
     AOTQwen3VLForConditionalGeneration,
     AOTQwen3VLProcessor,
 )
+from modeling_aot_llava.call_videos import CallVideos
+from modeling_aot_llava.encoded_video import EncodedVideo
+from modeling_aot_llava.qwen_vl_call_videos import QwenVLCallVideos
+from modeling_aot_llava.qwen_vl_encoded_video import QwenVLEncodedVideo
 from modeling_aot_llava.qwen_vl_placeholders import AOTQwenVLProcessor
 
 # Frames a second where a checkpoint does not say how many: those that Qwen's own program reads.
@@ -85,6 +92,38 @@ def frames_to_sample(processor: Any, num_frames: int | None) -> dict[str, Any]:
     if processor.video_processor.do_sample_frames:
         return {}
     return {"fps": FRAMES_A_SECOND, "do_sample_frames": True}  # else every frame would be read
+
+
+def frames_by_default(processor: Any, num_frames: int | None) -> dict[str, Any]:
+    """The same in full: where nothing need be said it says what the checkpoint does."""
+    if not is_qwen_vl(processor):
+        return {"num_frames": processor.num_frames if num_frames is None else num_frames}
+    own = processor.video_processor
+    sampled = {name: getattr(own, name) for name in ("fps", "num_frames")}
+    return frames_to_sample(processor, num_frames) or {**sampled, "do_sample_frames": True}
+
+
+def load_encoded(processor: Any, path: str | Path) -> EncodedVideo:
+    """Reads the file of an encoded video that the processor takes.
+
+    Raises:
+        FileNotFoundError, ValueError: as `EncodedVideo.load`.
+    """
+    return (QwenVLEncodedVideo if is_qwen_vl(processor) else EncodedVideo).load(path)
+
+
+def check_made_by(model: Any, processor: Any, inputs: BatchFeature) -> None:
+    """Raises ValueError where the encoded videos among a call's inputs are not this model's."""
+    videos = QwenVLCallVideos if is_qwen_vl(processor) else CallVideos
+    videos.taken_from(dict(inputs), None, None).check_made_by(model.model)
+
+
+def moved(inputs: BatchFeature, model: Any) -> BatchFeature:
+    """The inputs where the model is.
+
+    Beside grids there are times, which are no less exact than they were read; such a tower takes any pixels.
+    """
+    return inputs.to(model.device, *([] if "video_grid_thw" in inputs else [model.dtype]))
 
 
 def _model_type_of(model_id: str, revision: str) -> str | None:

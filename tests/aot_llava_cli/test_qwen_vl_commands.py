@@ -1,4 +1,4 @@
-"""The commands on checkpoints of the Qwen-VL family: generate and visualize answer, encode and chat refuse."""
+"""The commands on checkpoints of the Qwen-VL family."""
 
 import json
 import re
@@ -14,9 +14,15 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from typer.testing import CliRunner
 
 from aot_llava_cli.__main__ import app
+from aot_llava_cli.answer import greedily
+from aot_llava_cli.conversation import Conversation
 from aot_llava_cli.drawing.compressed_qwen_video import compress, read_frames
 from aot_llava_cli.drawing.frame_picture import GLOBAL_ANCHOR, LOCAL_ANCHOR, paint_anchors
+from aot_llava_cli.encoded_folder import is_done
+from modeling_aot_llava.mrope_positions import modality_types
+from modeling_aot_llava.qwen_vl_encoded_video import QwenVLEncodedVideo
 from modeling_aot_llava.qwen_vl_encoding import encode_video
+from modeling_aot_llava.qwen_vl_model import AOTQwenVLForConditionalGeneration
 
 SIZE, RATE, NUM_FRAMES = (80, 48), 10, 40
 
@@ -119,9 +125,93 @@ def test_the_map_is_of_the_tokens_that_are_kept_and_the_pictures_of_their_frames
         assert np.array_equal(outlined, getattr(video.frames[0], anchors))
 
 
-def test_what_is_made_of_encoded_videos_is_refused_in_one_line(checkpoint, clip, tmp_path):
-    options = ["--model", checkpoint]
-    assert_one_line(run("encode", clip, "--output", tmp_path / "out", *options), 1, "one of LLaVA-OneVision or")
-    assert not (tmp_path / "out").exists()
-    assert_one_line(run("chat", clip, *options), 1, "one of LLaVA-OneVision or LLaVA-Video is needed")
-    assert_one_line(run("visualize", clip, *options, "--retention-ratio", "0.999"), 1, "keeps every video token")
+def test_visualize_refuses_what_keeps_every_token(checkpoint, clip):
+    result = run("visualize", clip, "--model", checkpoint, "--retention-ratio", "0.999")
+    assert_one_line(result, 1, "keeps every video token")
+
+
+# --- encoded once, asked often
+
+
+@pytest.fixture
+def encodings(monkeypatch):
+    """Counts the videos that were encoded."""
+    calls, encode = [], AOTQwenVLForConditionalGeneration.encode_video
+
+    def count(self, **inputs):
+        calls.append(1)
+        return encode(self, **inputs)
+
+    monkeypatch.setattr(AOTQwenVLForConditionalGeneration, "encode_video", count)
+    return calls
+
+
+PROMPTS = ("--prompt", "What?", "--prompt", "And then?")
+
+
+@pytest.mark.parametrize("of_video", [[], ["--num-frames", 6]])
+def test_an_encoded_file_and_several_prompts_answer_as_the_clip(checkpoint, clip, tmp_path, encodings, of_video):
+    options = ["--model", checkpoint, "--max-new-tokens", 5]
+    alone = [run("generate", clip, *options, *of_video, *PROMPTS[first : first + 2]) for first in (0, 2)]
+    both = run("generate", clip, *options, *of_video, *PROMPTS)
+    assert both.stdout == "".join(result.stdout for result in alone)
+    assert len(encodings) == 1
+    result = run("encode", clip, "-o", tmp_path, "--model", checkpoint, *of_video)
+    assert result.exit_code == 0, result.output
+    file = tmp_path / "clip.aot.safetensors"
+    for more in ([], of_video, ["--retention-ratio", 0.25]):
+        from_file = run("generate", file, *options, *more, *PROMPTS)
+        assert from_file.stdout == both.stdout
+    (counts,) = set(re.findall(r"Video tokens \d+ → \d+", from_file.stderr))
+    assert counts in both.stderr
+    assert_one_line(run("generate", file, *options, "--retention-ratio", 0.5), 1, "but the call asks for 0.5")
+    assert_one_line(run("generate", file, *options, "--num-frames", 10), 1, "call asks for num_frames=10")
+
+
+def test_the_next_run_goes_on_and_what_was_encoded_otherwise_stays(checkpoint, clip, tmp_path, encodings):
+    command = ["encode", clip, "-o", tmp_path, "--model", checkpoint]
+    assert run(*command).exit_code == 0
+    file = tmp_path / "clip.aot.safetensors"
+    encoded, before = QwenVLEncodedVideo.load(file), file.read_bytes()
+    assert re.fullmatch(r"clip\.mp4 \(sha256 [0-9a-f]{16}\)", encoded.source)
+    assert encoded.source_size == SIZE[::-1]
+    assert run(*command).exit_code == 0
+    assert len(encodings) == 1
+    for otherwise in (["--retention-ratio", 0.5], ["--num-frames", 6]):
+        result = run(*command, *otherwise)
+        assert_one_line(result, 1, "1 of 1 clips")
+        assert "encoded in another way" in result.stderr
+    model, processor = loaded(checkpoint)
+    with torch.no_grad():
+        next(model.model.visual.merger.parameters()).add_(1)
+    with pytest.raises(ValueError, match=r"encoded in another way.*made by another model"):
+        is_done(file, str(clip), model, processor, None)
+    assert file.read_bytes() == before
+
+
+def test_a_chat_answers_and_takes_another_ratio_and_video(checkpoint, clip, tmp_path):
+    run("encode", clip, "-o", tmp_path, "--model", checkpoint)
+    options = ["--model", checkpoint, "--max-new-tokens", 5]
+    half = run("generate", clip, *options, "--retention-ratio", 0.5, "--prompt", "What?")
+    first = run("generate", clip, *options, "--prompt", "What?")
+    lines = ["What?", "/ratio 0.5", "What?", f"/video {tmp_path / 'clip.aot.safetensors'}", "What?", "/quit"]
+    result = CliRunner().invoke(app, ["chat", str(clip), *map(str, options)], input="\n".join(lines))
+    assert result.exit_code == 0, result.output
+    assert result.stdout == first.stdout + half.stdout + first.stdout
+    assert "Video tokens 120" in result.stderr  # of 4 frames of 60, at a half
+
+
+@pytest.mark.parametrize("clips", ["uniform", "dynamic"])
+def test_later_turns_go_on_from_one_cache(checkpoint, clip, clips, capsys):
+    """They are what the whole conversation without a cache gives."""
+    model, processor = loaded(checkpoint)
+    model.config.clip_segmentation, model.config.dynamic_similarity_threshold = clips, 0.99
+    talk = Conversation(model, processor, max_new_tokens=4, num_frames=8)
+    talk.take("clip", str(clip), None)
+    talk.ask("What?")
+    talk.ask("And why?")
+    inputs = processor(text=processor.video_token, videos=[talk._encoded], return_tensors="pt")
+    inputs["input_ids"] = talk._ids[:, :-4]
+    inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+    inputs["mm_token_type_ids"] = modality_types(inputs["input_ids"], model.config)
+    assert torch.equal(model.generate(**inputs, **greedily(4)).sequences, talk._ids)

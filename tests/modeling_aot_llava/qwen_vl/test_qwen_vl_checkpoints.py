@@ -132,7 +132,10 @@ made = processor(**call)
 assert type(model).__module__.startswith("transformers_modules")
 assert type(processor).__module__.startswith("transformers_modules")
 model.save_pretrained(answer + "-again")
-torch.save((made["input_ids"], model.generate(**inputs, max_new_tokens=6)), answer)
+encoded = model.encode_video(**processor(**call, return_metadata=True))
+encoded.save(answer + ".aot.safetensors")
+later = [processor(**{**call, "videos": [video]}) for video in (encoded, answer + ".aot.safetensors")]
+torch.save((made["input_ids"], [model.generate(**each, max_new_tokens=6) for each in (inputs, *later)]), answer)
 """
 
 
@@ -156,9 +159,11 @@ def test_a_folder_loads_in_an_environment_without_the_project_and_holds_no_file_
         timeout=200,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr[-3000:]
-    ids, output = torch.load(tmp_path / "answer", weights_only=False)
+    ids, outputs = torch.load(tmp_path / "answer", weights_only=False)
     assert torch.equal(ids, inputs["input_ids"])
-    assert torch.equal(output, pair.ours.generate(**inputs, max_new_tokens=6))
+    of_file = pair.processor(text=[text], videos=[tmp_path / "answer.aot.safetensors"], return_tensors="pt")
+    outputs.append(pair.ours.generate(**of_file, max_new_tokens=6))
+    assert all(torch.equal(output, pair.ours.generate(**inputs, max_new_tokens=6)) for output in outputs)
     assert {path.name for path in (tmp_path / "answer-again").glob("*.py")} >= closure_of(
         entries - {f"processing_{stem}.py"}
     )
