@@ -36,7 +36,7 @@ class HarnessArguments:
         unreadable_videos: "stop" the run; or go on as lmms-eval's class of the name: "llava_onevision" asks the
             question without the video, "llava_vid" answers that it cannot be loaded. They are counted.
         keep_encoded_gib: memory in GiB for encoded videos, that the next question about one needs not read it; 0 is
-            none. On Qwen-VL there are none.
+            none.
         read_ahead: batches that are read and prepared while the model answers, at most; 0 is none.
     """
 

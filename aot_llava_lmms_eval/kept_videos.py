@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from aot_llava_baselines import BaselineGenerator
 from aot_llava_baselines.interface import ReducedVideo
+from modeling_aot_llava.encoded_video import EncodedVideo
 
-# What AOT makes of a video, (n, D) with newlines; or what another method makes of it.
-Made = Tensor | ReducedVideo
+# What AOT makes of a video, (n, D) with newlines; what another method makes of it; or an encoded video of Qwen-VL's.
+Made = Tensor | ReducedVideo | EncodedVideo
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ def recorded(model: nn.Module) -> Iterator[list[tuple[Made, int]]]:
         handle.remove()
 
 
-def moved(made: Made, device: torch.device | str) -> Made:
+def moved(made: Tensor | ReducedVideo, device: torch.device | str) -> Made:
     """On another device; on the same a copy, which keeps nothing else alive."""
     tensors = {name: tensor.to(device, copy=True) for name, tensor in _tensors_of(made).items()}
     return tensors[""] if isinstance(made, Tensor) else replace(made, **tensors)
@@ -141,5 +142,7 @@ def moved(made: Made, device: torch.device | str) -> Made:
 def _tensors_of(made: Made) -> dict[str, Tensor]:
     if isinstance(made, Tensor):
         return {"": made}
+    if isinstance(made, EncodedVideo):
+        return {name: getattr(made, name) for name in made.tensor_names}
     values = {field.name: getattr(made, field.name) for field in fields(made)}
     return {name: value for name, value in values.items() if isinstance(value, Tensor)}

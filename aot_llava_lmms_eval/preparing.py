@@ -1,13 +1,14 @@
 """From conversations to what the model reads: videos are read, prompts written, and both made into tensors."""
 
 import threading
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any
 
 from transformers import BatchFeature
 from transformers.image_utils import load_image
+from transformers.video_utils import VideoMetadata
 
 from modeling_aot_llava import AOTLlavaOnevisionProcessor
 from modeling_aot_llava.time_instruction import time_instruction
@@ -27,12 +28,16 @@ class Batch:
         inputs: of the processor, on the CPU.
         keys: of the rows' videos, where what the model makes of them may be kept; else None.
         sentences: that follow the rows' videos in their prompts.
+        texts: the rows' prompts, with a single placeholder for each video.
+        metadata: of the videos, all rows' one after the other: which frames these are.
     """
 
     rows: tuple[int, ...]
     inputs: BatchFeature
     keys: tuple[Hashable | None, ...]
     sentences: tuple[str, ...]
+    texts: tuple[str, ...]
+    metadata: tuple[VideoMetadata, ...]
 
 
 @dataclass(frozen=True)
@@ -151,18 +156,21 @@ class Preparer:
     def _batch(self, rows: tuple[int, ...], prompts: Sequence[_Prompt]) -> Batch:
         images = [image for prompt in prompts for image in prompt.images]
         videos = [video for prompt in prompts for video in prompt.videos]
-        of_videos: Mapping[str, Any] = {}
+        of_videos: dict[str, Any] = {}
         if videos:
             frames, metadata = zip(*videos)
             of_videos = {"videos": list(frames), "video_metadata": list(metadata), "do_sample_frames": False}
+            of_videos["return_metadata"] = True
+        texts = [prompt.text for prompt in prompts]
         inputs = self._processor(
-            text=[prompt.text for prompt in prompts],
+            text=texts,
             images=images or None,
             padding=True,
             return_tensors="pt",
             **of_videos,
         )
-        return Batch(rows, inputs, tuple(prompt.key for prompt in prompts), tuple(map(self._sentence, prompts)))
+        keys, known = tuple(prompt.key for prompt in prompts), tuple(inputs.pop("video_metadata", ()))
+        return Batch(rows, inputs, keys, tuple(map(self._sentence, prompts)), tuple(texts), known)
 
     def _sentence(self, prompt: _Prompt) -> str:
         if prompt.key is None or not self._harness.add_time_instruction:

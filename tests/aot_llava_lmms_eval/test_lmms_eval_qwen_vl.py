@@ -10,6 +10,7 @@ from aot_llava_cli.mini import MINI_CHECKPOINT
 from aot_llava_lmms_eval.answering_qwen_vl import QwenVLAnswerer, settings_of_host
 from aot_llava_lmms_eval.arguments import HARNESS, split_arguments
 from aot_llava_lmms_eval.conversations import of_context
+from aot_llava_lmms_eval.frame_sampling import SAMPLINGS
 from aot_llava_lmms_eval.names import QWEN_VL, model_id
 from modeling_aot_llava.video_reading import read_video
 
@@ -26,7 +27,9 @@ def host(request):
 def checkpoint(host, tmp_path_factory):
     folder = tmp_path_factory.mktemp(host)
     our_model(HOSTS[host], stock_model(HOSTS[host])).save_pretrained(folder)
-    processor_of(HOSTS[host]).save_pretrained(folder)
+    processor = processor_of(HOSTS[host])
+    processor.video_processor.size = {"shortest_edge": 64, "longest_edge": 2**13}  # small frames, soon encoded
+    processor.save_pretrained(folder)
     return folder
 
 
@@ -59,6 +62,38 @@ def test_a_batch_is_answered_as_each_alone_and_as_without_lmms_eval(host, checkp
     assert together == [model.answer([conversation], OPTIONS)[0] for conversation in conversations]
     for doc, answer in zip(videos[:2], together):
         assert answer.text == direct(checkpoint, doc["video"], doc["question"], ratio)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"retention_ratio": 0.25}, {"retention_ratio": 1.0}, {"clip_segmentation": "dynamic"}]
+)
+def test_answers_are_those_without_to_the_bit_and_a_video_is_read_and_encoded_once(
+    host, checkpoint, local_task, monkeypatch, settings
+):
+    reads, questions = [], [of_context(doc["question"], doc["video"]) for doc in local_task.docs[::2]]
+    real = SAMPLINGS["uniform"]
+    monkeypatch.setitem(SAMPLINGS, "uniform", lambda *given: reads.append(1) or real(*given))
+
+    def answer_all(model):
+        logits, tower_runs = [], []
+        model.model.register_forward_hook(lambda _module, _inputs, outputs: logits.append(outputs.logits))
+        model.model.model.visual.register_forward_hook(lambda *_: tower_runs.append(1))
+        return [model.answer([question], OPTIONS)[0] for question in questions], logits, tower_runs
+
+    expected, expected_logits, runs_for_each = answer_all(answerer(host, checkpoint, keep_encoded_gib=0, **settings))
+    assert len(reads) == len(questions) == len(runs_for_each) == 5
+    model = answerer(host, checkpoint, **settings)
+    answers, logits, tower_runs = answer_all(model)
+    assert len(reads) - 5 == len(tower_runs) == 3  # of three videos
+    assert model.kept.num_reused == 2
+    assert answers == expected
+    assert all(map(torch.equal, logits, expected_logits))
+    together = answerer(host, checkpoint, **settings)
+    assert together.answer(together.prepare(questions), OPTIONS) == expected
+    assert together.kept.num_reused == 2
+    small = answerer(host, checkpoint, keep_encoded_gib=1e-9, **settings)  # room for none
+    assert small.answer(small.prepare(questions), OPTIONS) == expected
+    assert small.kept.num_reused == 0
 
 
 def test_settings_are_aots_and_none_of_the_harness(host):
