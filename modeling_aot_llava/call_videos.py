@@ -152,7 +152,12 @@ def as_tensors(videos: Sequence[EncodedVideo | None], field_names: Sequence[str]
     field_names: of the config, of which marks are made.
     """
     encoded = [video for video in videos if video is not None]
-    longest = max(len(video.tokens) for video in encoded)
+    longest, sizes = max(len(video.tokens) for video in encoded), {video.tokens.shape[1] for video in encoded}
+    if len(sizes) > 1:
+        raise ValueError(
+            f"The encoded videos of the call are of different models, for their tokens have {sorted(sizes)} numbers: "
+            "encode all with one model."
+        )
     dtype, device = _common_type([video.tokens for video in encoded]), encoded[0].tokens.device
     padded = [
         functional.pad(video.tokens.to(device, dtype), (0, 0, 0, longest - len(video.tokens))) for video in encoded

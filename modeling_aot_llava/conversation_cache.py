@@ -35,7 +35,8 @@ def count_cached_columns(values: Iterable) -> int:
             raise ValueError(
                 f"The cache holds {num_columns} columns of a prompt that was run with another number of video "
                 "placeholders than it was written with, so it cannot tell which columns are new. Make the first "
-                "prompt with AOTLlavaOnevisionProcessor, or pass the whole conversation, its videos and no cache."
+                "prompt with AOT's processor, of an encoded video (`model.encode_video`) if need be, or pass the "
+                "whole conversation, its videos and no cache."
             )
         return num_columns
     return 0

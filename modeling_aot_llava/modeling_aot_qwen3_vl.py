@@ -43,7 +43,7 @@ class AOTQwen3VLForConditionalGeneration(AOTQwenVLForConditionalGeneration, Qwen
     - kept tokens have the positions that they have in the whole prompt.
     - a prompt whose placeholders are not as many in each frame as it keeps tokens is fitted: `forward` then computes
       logits and loss over the fitted prompt, and `generate` puts the caller's own prompt in front of the answer; its
-      cache serves no later turn. With dynamic clips that is so for every prompt.
+      cache serves no later turn. With dynamic clips that is so for every prompt, but not for those of encoded videos.
     - a new video in a later turn, on a cache, is refused.
     """
 

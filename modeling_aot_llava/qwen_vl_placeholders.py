@@ -16,7 +16,7 @@ from transformers import BatchFeature
 from transformers.processing_utils import VideosKwargs
 from transformers.video_utils import VideoInput, VideoMetadata
 
-from .call_videos import merged
+from .call_videos import ENCODED_LENGTHS, merged
 from .keyword_check import check_keywords, keywords_of_call
 from .plain_numbers import plain
 from .qwen_vl_call_videos import KEPT_VIDEO_TOKENS, as_tensors
@@ -130,6 +130,7 @@ class AOTQwenVLProcessor:
         if text is None and videos is not None and KEPT_VIDEO_TOKENS not in inputs:
             # Without a prompt, whose placeholders tell, the counts are all that `encode_video` has.
             counts = [self._plan(grid, self.retention_ratio).num_video_tokens for grid in _rows(inputs)]
+            counts = [int(n) or count for n, count in zip(inputs.get(ENCODED_LENGTHS, [0] * len(counts)), counts)]
             inputs.update(BatchFeature({KEPT_VIDEO_TOKENS: counts}, tensor_type=kwargs.get("return_tensors")))
         return inputs
 

@@ -43,7 +43,10 @@ NOT_RUN = {
         "of the environment for vLLM on a CPU, which tests/serving/make_environment makes by the same commands",
     ),
     **dict.fromkeys(
-        ("aot-llava generate clip.mp4 --model Qwen", "aot-llava visualize clip.mp4 --model Qwen"),
+        (
+            *(f"aot-llava {command} clip.mp4 --model Qwen" for command in ("generate", "visualize", "chat")),
+            "aot-llava encode clip.mp4 --output encoded --model Qwen",
+        ),
         "a checkpoint of Qwen's; tests/aot_llava_cli/test_qwen_vl_commands.py runs them on small ones",
     ),
     "python -m lmms_eval": "a checkpoint and a benchmark; tests/aot_llava_lmms_eval runs the models on small ones",

@@ -88,6 +88,16 @@ def test_every_mode_answers_as_from_the_video_itself(pair, name, mode):
     assert torch.equal(*answers)
 
 
+@pytest.mark.parametrize("options", [{}, {"num_beams": 3}, {"do_sample": True, "num_return_sequences": 2}])
+def test_with_all_tokens_the_answers_are_the_stock_models(pair, options):
+    inputs = ask(pair, [encode(pair, pair.ours, retention_ratio=1)])
+    answers = []
+    for model, given in ((pair.stock, inputs_of(pair.stock_processor, [CLIP])), (pair.ours, inputs)):
+        torch.manual_seed(0)
+        answers.append(answer(model, given, **options))
+    assert torch.equal(*answers)
+
+
 @BOTH
 @RATIOS
 @pytest.mark.parametrize("fps", [4.0, None])
@@ -267,6 +277,7 @@ def test_without_a_prompt_the_processors_ratio_counts(pair):
     assert pair.ours.encode_video(**processor(**options)).retention_ratio == 0.5
     alone = pair.ours.encode_video(**pair.processor(**options, retention_ratio=1))
     assert len(alone.tokens) == 24
+    assert processor(videos=[alone], return_tensors="pt")["kept_video_tokens"].tolist() == [24]
 
 
 # --- what is refused
@@ -431,6 +442,13 @@ def test_tensors_that_do_not_belong_together(pair, encoded):
         pair.ours(**{**inputs, **{name: other[name] for name in INPUTS}})
     with pytest.raises(ValueError, match="both bring tokens of videos"):
         pair.ours(**inputs, mm_encoder_outputs={"video": object()})
+
+
+def test_videos_of_different_models_in_one_call(pair, encoded):
+    wider = encoded.to("cpu")
+    wider.tokens = torch.cat([wider.tokens] * 2, 1)
+    with pytest.raises(ValueError, match="are of different models"):
+        ask(pair, [encoded, wider])
 
 
 def test_what_cannot_be_encoded(pair, encoded):
