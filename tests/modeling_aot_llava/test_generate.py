@@ -552,7 +552,7 @@ def test_a_cache_under_each_of_its_names(model, exact, name):
 @pytest.mark.parametrize("fields", [{}, *VARYING.values()], ids=["paper", *VARYING])
 def test_second_turn_after_a_fitted_prompt_is_refused(model, configure, full, fields, only_new_ids):
     configure(**fields)
-    with pytest.raises(ValueError, match=r"cache holds.*AOTLlavaOnevisionProcessor"):
+    with pytest.raises(ValueError, match=r"cache holds.*AOT's processor"):
         second_turn(model, full, only_new_ids=only_new_ids)
 
 
@@ -567,7 +567,7 @@ def test_a_callers_cache_of_a_fitted_prompt_is_refused(model, full, fill):
         else:
             cache = cache_of(model(**full, use_cache=True))
     ids = torch.cat([full["input_ids"], QUESTION], dim=1)
-    with pytest.raises(ValueError, match=r"cache holds.*AOTLlavaOnevisionProcessor"):
+    with pytest.raises(ValueError, match=r"cache holds.*AOT's processor"):
         model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **{CACHE: copy.deepcopy(cache)})
 
 
