@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import BatchFeature
+from transformers import BatchFeature, ProcessorMixin
 from transformers.processing_utils import VideosKwargs
 from transformers.video_utils import VideoInput, VideoMetadata
 
 from .call_videos import ENCODED_LENGTHS, merged
 from .keyword_check import check_keywords, keywords_of_call
 from .plain_numbers import plain
-from .qwen_vl_call_videos import KEPT_VIDEO_TOKENS, as_tensors
+from .qwen_vl_call_videos import KEPT_VIDEO_TOKENS, OF_ENCODED, as_tensors
 from .qwen_vl_encoded_in_prompt import check_is_asked_for, metadata_of
 from .qwen_vl_encoded_video import QwenVLEncodedVideo
 from .qwen_vl_reading import read_videos
@@ -76,6 +76,8 @@ class AOTQwenVLProcessor:
     """
 
     has_span_a_frame: bool
+    # They are tensors, of dtypes that NumPy may not know.
+    skip_tensor_conversion = (*ProcessorMixin.skip_tensor_conversion, *OF_ENCODED)
 
     def __init__(
         self,
@@ -177,7 +179,8 @@ class AOTQwenVLProcessor:
         processed["video_grid_thw"] = torch.stack(
             merged(grids, map(torch.as_tensor, processed.get("video_grid_thw", [])))
         )
-        processed["video_metadata"] = merged(known, processed.get("video_metadata", []))
+        if "video_metadata" in processed or all(encoded):
+            processed["video_metadata"] = merged(known, processed.get("video_metadata", []))
         processed.update(as_tensors(encoded))
 
     def _process_unencoded(

@@ -239,6 +239,20 @@ def test_moved_loaded_and_collated(pair, encoded):
     assert torch.equal(answer(pair.ours, batch), answer(pair.ours, inputs).repeat(2, 1))
 
 
+@pytest.mark.parametrize("kind", ["np", None])
+def test_it_stays_a_tensor_whatever_the_call_wants(pair, encoded, kind):
+    for videos in ([encoded.to(torch.bfloat16)], [encoded.to(torch.bfloat16), CLIPS[1]]):
+        inputs = pair.processor(
+            text=[QUESTION] * len(videos),
+            videos=videos,
+            video_metadata=[{"fps": 2.0, "total_num_frames": 10, "frames_indices": list(range(10))}] * len(videos),
+            padding=True,
+            return_tensors=kind,
+        )
+        assert all(isinstance(inputs[name], torch.Tensor) for name in INPUTS)
+        assert torch.as_tensor(inputs["video_grid_thw"]).shape == (len(videos), 3)
+
+
 def test_the_signatures_name_the_inputs_so_that_a_trainer_keeps_them(pair):
     import inspect
 
@@ -405,7 +419,7 @@ def test_another_ratio_frames_or_size_than_were_encoded(pair):
     with pytest.raises(ValueError, match="made of 6 pictures, but the call asks for fps=4"):
         call(fps=4.0, do_sample_frames=True)
     with pytest.raises(ValueError, match="frames of 4 x 4 patches, but the call asks for size="):
-        call(size={"shortest_edge": 4, "longest_edge": 600 if pair.host.name == "Qwen3VL" else 100})
+        call(size={"shortest_edge": 4, "longest_edge": 600 if pair.processor.has_span_a_frame else 100})
     for setting, value in (("num_clips", 3), ("num_anchors", 2)):
         with pytest.raises(ValueError, match=f"was made with {setting}=.*, but the processor has {value}"):
             processor_of(pair.host, **{setting: value})(text=[QUESTION], videos=[kept], return_tensors="pt")
