@@ -9,8 +9,8 @@ A compiled tower runs only hooks that it was traced with. So there are two kinds
 - in a tower that is not compiled they serve one thread, and are gone after the run;
 - in a compiled one they stay (`kept_outputs.py`), and one thread at a time runs it.
 
-A tower that vLLM has compiled never looks again whether hooks are to keep anything. There the hidden states tell what
-the two layers read, and their queries and keys are made a second time: 1.6 % of the tower's FLOPs.
+vLLM's compiled tower never looks again whether hooks are to keep anything: it hands queries and keys out itself
+(`served_vision_tower.py`).
 """
 
 import threading
@@ -24,8 +24,9 @@ from transformers.utils import ModelOutput, logging
 from transformers.utils.output_capturing import maybe_install_capturing_hooks
 
 from .kept_outputs import run_and_keep
+from .served_vision_tower import ServedVisionTower
 from .token_anchors import attention_received
-from .vllm_serving import is_compiled_by_vllm, mean_over_ranks
+from .vllm_serving import mean_over_ranks
 
 logger = logging.get_logger(__name__)
 
@@ -47,8 +48,8 @@ def run_and_read_attention(
     Raises:
         RuntimeError: if the tower is compiled in a way that shows nothing of what it computes.
     """
-    if any(map(is_compiled_by_vllm, vision_tower.modules())):
-        return _run_compiled_by_vllm(vision_tower, pixel_values, layers, **kwargs)
+    if isinstance(vision_tower, ServedVisionTower):
+        return _run_served(vision_tower, pixel_values, layers, **kwargs)
     if _may_be_compiled(vision_tower):
         outputs, received = _run_compiled(vision_tower, pixel_values, layers, **kwargs)
     else:
@@ -148,18 +149,12 @@ def _run_compiled(
     }
 
 
-def _run_compiled_by_vllm(
-    vision_tower: nn.Module, pixel_values: Tensor, layers: Sequence[int], **kwargs
+def _run_served(
+    vision_tower: ServedVisionTower, pixel_values: Tensor, layers: Sequence[int], **kwargs
 ) -> tuple[ModelOutput, dict[int, Tensor]]:
-    encoder_layers = _encoder_layers(vision_tower)
-    outputs = vision_tower(pixel_values, **{**kwargs, "output_hidden_states": True})
-    received = {}
-    for layer in layers:
-        place = range(len(encoder_layers))[layer]
-        state = encoder_layers[place].layer_norm1(outputs.hidden_states[place])
-        attention = encoder_layers[place].self_attn
-        received[layer] = _received(attention, *(projection(state) for projection in _projections(attention)))
-    return outputs, received
+    outputs = vision_tower(pixel_values, **kwargs)
+    received = {layer: _received_by(*vision_tower.queries_and_keys(outputs, layer)) for layer in layers}
+    return type(outputs)(**{name: value for name, value in outputs.items() if name != "attentions"}), received
 
 
 def _encoder_layers(vision_tower: nn.Module) -> list[nn.Module]:
@@ -178,6 +173,12 @@ def _received(attention: nn.Module, *projected: Tensor) -> Tensor:
     queries, keys = (
         values.detach().unflatten(-1, (-1, attention.head_dim)).transpose(1, 2) for values in queries_and_keys
     )
+    return _received_by(attention, queries, keys)
+
+
+@torch.no_grad()
+def _received_by(attention: nn.Module, queries: Tensor, keys: Tensor) -> Tensor:
+    """The same by queries and keys of (F, heads, N, d)."""
     return mean_over_ranks(attention_received(queries, keys, attention.scale), _projections(attention)[0])
 
 

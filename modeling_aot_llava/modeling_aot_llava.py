@@ -82,7 +82,8 @@ class AOTLlavaOnevisionModel(LlavaOnevisionModel):
             check_can_be_served(config)
         super().__init__(config)
         if is_served and vllm_compiles_vision_tower():
-            self.vision_tower = ServedVisionTower(config.vision_config)
+            watched = (config.local_attention_layer, config.global_attention_layer)
+            self.vision_tower = ServedVisionTower(config.vision_config, watched=watched)
         if is_served and torch.cuda.is_available():  # a server's first request is not to wait for a compiler
             gpu = torch.device("cuda", torch.cuda.current_device())
             warm_up_kernels(config, torch.get_default_dtype(), gpu, gpu)

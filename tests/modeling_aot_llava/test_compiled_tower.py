@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
 from modeling_aot_llava.attention_capture import run_and_read_attention
+from modeling_aot_llava.served_vision_tower import ServedVisionTower
 
 
 class Graphs(list):
@@ -250,8 +251,33 @@ def test_a_tower_that_shows_nothing_is_an_error_of_one_sentence(build_model, pro
         compress(model, pixels)
 
 
-@pytest.mark.parametrize("is_compiled", [False, True])
-def test_attention_received_is_little_beside_the_tower(is_compiled):
+@pytest.mark.parametrize("watched", [(5, -2), (7, 7), (0, 25)], ids=str)
+def test_the_tower_that_vllm_compiles_gives_the_stock_ones_states_and_attention(watched, graphs):
+    """Whatever its first call is, which vLLM compiles for all: here one as of images."""
+    config = SiglipVisionConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=26, num_attention_heads=2)
+    config.update({"image_size": 56, "patch_size": 14, "vision_use_head": False})
+    torch.manual_seed(0)
+    stock = SiglipVisionModel(copy.deepcopy(config)).eval()
+    served = ServedVisionTower(config, watched=watched).eval()
+    served.load_state_dict(stock.state_dict())
+    frames = torch.randn(3, 3, 56, 56)
+    with torch.no_grad():
+        states = stock(frames, output_hidden_states=True).hidden_states
+        _, expected = run_and_read_attention(stock, frames, watched)
+        served.compile(**graphs.options)
+        served(frames, output_hidden_states=[-1])
+        outputs, received = run_and_read_attention(served, frames, watched, output_hidden_states=[-1])
+    assert len(graphs) == 1
+    assert outputs.attentions is None
+    for state, other in zip(outputs.hidden_states, states, strict=True):
+        assert torch.equal(state, other)
+    assert received.keys() == set(watched)
+    for layer, other in expected.items():
+        assert torch.equal(received[layer], other)
+
+
+@pytest.mark.parametrize("kind", ["eager", "compiled", "served"])
+def test_attention_received_is_little_beside_the_tower(kind):
     """Of the tower of LLaVA-OneVision-7B, on the meta device: shapes alone."""
     config = SiglipVisionConfig(
         hidden_size=1152,
@@ -266,8 +292,10 @@ def test_attention_received_is_little_beside_the_tower(is_compiled):
         tower, frames = SiglipVisionModel(config), torch.empty(1, 3, 384, 384)
         with FlopCounterMode(display=False) as alone:
             tower(frames)
-        if is_compiled:
+        if kind == "compiled":
             tower.forward = tower.forward
+        elif kind == "served":
+            tower = ServedVisionTower(config, watched=(5, -2))
         with FlopCounterMode(display=False) as watched:
             run_and_read_attention(tower, frames, (5, -2), output_hidden_states=[-1])
     share = watched.get_total_flops() / alone.get_total_flops() - 1
