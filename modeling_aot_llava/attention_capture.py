@@ -17,6 +17,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -30,10 +31,13 @@ from .vllm_serving import mean_over_ranks
 
 logger = logging.get_logger(__name__)
 
+# What a vision tower gives for some frames, and the attention received at each of the wanted layers, (F, N).
+VisionPart: TypeAlias = tuple[ModelOutput, dict[int, Tensor]]
+
 
 def run_and_read_attention(
     vision_tower: nn.Module, pixel_values: Tensor, layers: Sequence[int], **kwargs
-) -> tuple[ModelOutput, dict[int, Tensor]]:
+) -> VisionPart:
     """Runs the vision tower, compiled or not.
 
     Args:
@@ -51,7 +55,7 @@ def run_and_read_attention(
     if isinstance(vision_tower, ServedVisionTower):
         return _run_served(vision_tower, pixel_values, layers, **kwargs)
     if _may_be_compiled(vision_tower):
-        outputs, received = _run_compiled(vision_tower, pixel_values, layers, **kwargs)
+        outputs, received = run_compiled(vision_tower, pixel_values, layers, **kwargs)
     else:
         outputs, received = _run_watched(vision_tower, pixel_values, layers, **kwargs)
     if received.keys() == set(layers):
@@ -111,47 +115,65 @@ def capture_attention_received(vision_tower: nn.Module, layers: Sequence[int]) -
             handle.remove()
 
 
-def _run_watched(
-    vision_tower: nn.Module, pixel_values: Tensor, layers: Sequence[int], **kwargs
-) -> tuple[ModelOutput, dict[int, Tensor]]:
+def _run_watched(vision_tower: nn.Module, pixel_values: Tensor, layers: Sequence[int], **kwargs) -> VisionPart:
     with capture_attention_received(vision_tower, layers) as received:
         outputs = vision_tower(pixel_values, **kwargs)
     return outputs, received
 
 
-def _run_compiled(
-    vision_tower: nn.Module, pixel_values: Tensor, layers: Sequence[int], **kwargs
-) -> tuple[ModelOutput, dict[int, Tensor]]:
-    encoder_layers = _encoder_layers(vision_tower)
-    attention = _self_attentions(vision_tower)
-    projections = {layer: _projections(attention[layer]) for layer in layers}
+@torch.compiler.disable(recursive=False)
+def run_compiled(vision_tower: nn.Module, pixel_values: Tensor, layers: Sequence[int], **kwargs) -> VisionPart:
+    """Runs a vision tower that is compiled, or that is traced in this call; arguments as in `run_and_read_attention`.
+
+    Returns:
+        The same; without any attention where the tower was traced before it had hooks.
+    """
+    modules, kept, wanted = _prepare_compiled(vision_tower, layers, kwargs)
+    outputs, kept_values = run_and_keep(vision_tower, modules, kept, pixel_values, **kwargs)
+    return _read_compiled(vision_tower, layers, outputs, kept_values, wanted)
+
+
+@torch.compiler.disable
+def _prepare_compiled(
+    vision_tower: nn.Module, layers: Sequence[int], kwargs: dict[str, Any]
+) -> tuple[list[nn.Module], set[nn.Module], list[int]]:
+    """Which modules have hooks, whose outputs are kept, and the hidden states to be made of these."""
+    encoder_layers, attention = _encoder_layers(vision_tower), _self_attentions(vision_tower)
     # transformers collects hidden states in a list that grows from layer to layer: layers that are compiled one by one
     # would need a graph each, more than torch makes of one function.
     makes_states = _are_compiled_one_by_one(encoder_layers, vision_tower)
     wanted = _state_indices(kwargs.pop("output_hidden_states", None), len(encoder_layers)) if makes_states else []
     # transformers would do so at the first call, under a lock, which breaks a graph.
     maybe_install_capturing_hooks(getattr(vision_tower, "_orig_mod", vision_tower))
-    outputs, kept = run_and_keep(
-        lambda: vision_tower(pixel_values, **kwargs),
-        [*chain.from_iterable(map(_projections, attention)), *encoder_layers],
-        {*chain.from_iterable(projections.values()), *(encoder_layers[max(index - 1, 0)] for index in wanted)},
-    )
+    modules = [*chain.from_iterable(map(_projections, attention)), *encoder_layers]
+    kept = {projection for layer in layers for projection in _projections(attention[layer])}
+    kept |= {encoder_layers[max(index - 1, 0)] for index in wanted}
+    return modules, kept, wanted
+
+
+@torch.compiler.disable
+def _read_compiled(
+    vision_tower: nn.Module,
+    layers: Sequence[int],
+    outputs: ModelOutput,
+    kept: dict[nn.Module, tuple[Tensor, Tensor] | None],
+    wanted: list[int],
+) -> VisionPart:
     if None in kept.values():
         return outputs, {}
-    if makes_states:
+    encoder_layers, attention = _encoder_layers(vision_tower), _self_attentions(vision_tower)
+    if wanted:
         states: list[Tensor | None] = [None] * (len(encoder_layers) + 1)
         for index in wanted:  # the first is what the first layer reads, each other one what a layer gives
             states[index] = kept[encoder_layers[max(index - 1, 0)]][min(index, 1)]
         outputs["hidden_states"] = tuple(states)
     return outputs, {
-        layer: _received(attention[layer], *(kept[projection][1] for projection in projections[layer]))
+        layer: _received(attention[layer], *(kept[projection][1] for projection in _projections(attention[layer])))
         for layer in layers
     }
 
 
-def _run_served(
-    vision_tower: ServedVisionTower, pixel_values: Tensor, layers: Sequence[int], **kwargs
-) -> tuple[ModelOutput, dict[int, Tensor]]:
+def _run_served(vision_tower: ServedVisionTower, pixel_values: Tensor, layers: Sequence[int], **kwargs) -> VisionPart:
     outputs = vision_tower(pixel_values, **kwargs)
     received = {layer: _received_by(*vision_tower.queries_and_keys(outputs, layer)) for layer in layers}
     return type(outputs)(**{name: value for name, value in outputs.items() if name != "attentions"}), received
