@@ -4,35 +4,27 @@ Fast kernels return no attention weights, and the eager one would compute them f
 wanted layers alone are computed, a few frames at a time, from their queries and keys, which hooks take while the tower
 runs: 0.4 % of the FLOPs of the tower of LLaVA-OneVision-7B.
 
-A compiled tower runs only hooks that it was traced with. So there are two kinds of them, which give the same:
-
-- in a tower that is not compiled they serve one thread, and are gone after the run;
-- in a compiled one they stay (`kept_outputs.py`), and one thread at a time runs it.
-
-vLLM's compiled tower never looks again whether hooks are to keep anything: it hands queries and keys out itself
-(`served_vision_tower.py`).
+A compiled tower runs only hooks that it was traced with, so there are two kinds of hooks (`compiled_tower.py`). vLLM's
+never looks again whether hooks are to keep anything: it hands queries and keys out itself (`served_vision_tower.py`).
 """
 
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import chain
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.utils import ModelOutput, logging
+from transformers.utils import ModelOutput
 from transformers.utils.output_capturing import maybe_install_capturing_hooks
 
-from .kept_outputs import run_and_keep
+from .compiled_tower import VisionPart, is_compiled, run_as_compiled
+from .kept_outputs import KeptCall, run_and_keep
 from .served_vision_tower import ServedVisionTower
 from .token_anchors import attention_received
 from .vllm_serving import mean_over_ranks
-
-logger = logging.get_logger(__name__)
-
-# What a vision tower gives for some frames, and the attention received at each of the wanted layers, (F, N).
-VisionPart: TypeAlias = tuple[ModelOutput, dict[int, Tensor]]
 
 
 def run_and_read_attention(
@@ -54,24 +46,10 @@ def run_and_read_attention(
     """
     if isinstance(vision_tower, ServedVisionTower):
         return _run_served(vision_tower, pixel_values, layers, **kwargs)
-    if _may_be_compiled(vision_tower):
-        outputs, received = run_compiled(vision_tower, pixel_values, layers, **kwargs)
-    else:
-        outputs, received = _run_watched(vision_tower, pixel_values, layers, **kwargs)
-    if received.keys() == set(layers):
-        return outputs, received
-    logger.warning_once(
-        "The vision tower was compiled, and run, before AOT could read its attention, so it runs without being "
-        "compiled: compile it before its first run, or call `torch.compiler.reset()`."
+    call = (vision_tower, pixel_values, layers)
+    return run_as_compiled(
+        vision_tower, layers, partial(_run_watched, *call, **kwargs), partial(run_compiled, *call, **kwargs)
     )
-    with torch.compiler.set_stance("force_eager"):
-        outputs, received = _run_watched(vision_tower, pixel_values, layers, **kwargs)
-    if received.keys() != set(layers):
-        raise RuntimeError(
-            "The vision tower is compiled in a way that lets nobody read its attention, by which AOT ranks patches: "
-            "compile it with `model.model.vision_tower.compile()`."
-        )
-    return outputs, received
 
 
 @contextmanager
@@ -156,7 +134,7 @@ def _read_compiled(
     vision_tower: nn.Module,
     layers: Sequence[int],
     outputs: ModelOutput,
-    kept: dict[nn.Module, tuple[Tensor, Tensor] | None],
+    kept: dict[nn.Module, KeptCall | None],
     wanted: list[int],
 ) -> VisionPart:
     if None in kept.values():
@@ -165,10 +143,11 @@ def _read_compiled(
     if wanted:
         states: list[Tensor | None] = [None] * (len(encoder_layers) + 1)
         for index in wanted:  # the first is what the first layer reads, each other one what a layer gives
-            states[index] = kept[encoder_layers[max(index - 1, 0)]][min(index, 1)]
+            args, _, output = kept[encoder_layers[max(index - 1, 0)]]
+            states[index] = output if index else args[0]
         outputs["hidden_states"] = tuple(states)
     return outputs, {
-        layer: _received(attention[layer], *(kept[projection][1] for projection in _projections(attention[layer])))
+        layer: _received(attention[layer], *(kept[projection][-1] for projection in _projections(attention[layer])))
         for layer in layers
     }
 
@@ -216,24 +195,6 @@ def _projections(attention: nn.Module) -> list[nn.Module]:
     return [children["q_proj"], children["k_proj"]] if {"q_proj", "k_proj"} <= children.keys() else []
 
 
-def _may_be_compiled(vision_tower: nn.Module) -> bool:
-    """Whether some part of the tower may run no hooks."""
-    return any(map(_is_compiled, vision_tower.modules()))
-
-
-def _is_compiled(module: nn.Module) -> bool:
-    """`torch.compile(module)` wraps the module, `module.compile()` keeps the compiled call in it, and others put a
-    `forward` of their own into it.
-
-    accelerate's, with which a module keeps its hooks, is none of these: it may place weights for the time of its call.
-    """
-    return (
-        "_orig_mod" in module._modules
-        or getattr(module, "_compiled_call_impl", None) is not None
-        or ("forward" in vars(module) and not hasattr(module, "_hf_hook"))
-    )
-
-
 def _are_compiled_one_by_one(layers: list[nn.Module], vision_tower: nn.Module) -> bool:
-    compiled = filter(_is_compiled, vision_tower.modules())
+    compiled = filter(is_compiled, vision_tower.modules())
     return any(module in layers or module._modules.get("_orig_mod") in layers for module in compiled)

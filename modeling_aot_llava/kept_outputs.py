@@ -6,11 +6,14 @@ any number of layers.
 """
 
 import threading
-from collections.abc import Collection, Iterable
-from typing import Any
+from collections.abc import Callable, Collection, Iterable
+from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+
+# What a module was called with, and what it gave.
+KeptCall: TypeAlias = tuple[tuple, dict[str, Any], Any]
 
 # What is kept lies in the modules, which all threads share.
 _one_run_at_a_time = threading.Lock()
@@ -18,8 +21,8 @@ _one_run_at_a_time = threading.Lock()
 
 @torch.compiler.disable(recursive=False)  # not this function, but the model may be traced in this very call
 def run_and_keep(
-    model: nn.Module, modules: Iterable[nn.Module], kept: Collection[nn.Module], *args: Any, **kwargs: Any
-) -> tuple[Any, dict[nn.Module, tuple[Tensor, Tensor] | None]]:
+    model: Callable[..., Any], modules: Iterable[nn.Module], kept: Collection[nn.Module], *args: Any, **kwargs: Any
+) -> tuple[Any, dict[nn.Module, KeptCall | None]]:
     """Runs a model, compiled or not, and takes what some of its modules read and gave.
 
     Args:
@@ -28,8 +31,8 @@ def run_and_keep(
         kept: the wanted ones among them.
 
     Returns:
-        What the model returned, and for each of `kept` its first input and its output; None where it was traced before
-        it had a hook, or did not run.
+        What the model returned, and for each of `kept` its call; None where it was traced before it had a hook, or did
+        not run.
     """
     with _one_run_at_a_time:
         _install(modules)
@@ -43,7 +46,7 @@ def run_and_keep(
                 module._aot_is_kept, module._aot_kept = False, None
 
 
-def _run(model: nn.Module, *args: Any, **kwargs: Any) -> Any:
+def _run(model: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     # Tracing begins here, not in a wrapper of transformers: those share their code, so that once tracing has failed in
     # one, torch tries none of them again.
     return model(*args, **kwargs)
@@ -54,9 +57,9 @@ def _install(modules: Iterable[nn.Module]) -> None:
     for module in modules:
         if not hasattr(module, "_aot_is_kept"):
             module._aot_is_kept, module._aot_kept = False, None
-            module.register_forward_hook(_keep)
+            module.register_forward_hook(_keep, with_kwargs=True)
 
 
-def _keep(module: nn.Module, inputs: tuple, output: Any) -> None:
+def _keep(module: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
     if module._aot_is_kept:
-        module._aot_kept = inputs[0], output
+        module._aot_kept = args, kwargs, output

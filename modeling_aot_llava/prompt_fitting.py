@@ -10,9 +10,9 @@ from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import logging
 
-from .attention_capture import VisionPart
 from .back_to_back_videos import counts_of_total
 from .call_videos import CallVideos
+from .compiled_tower import VisionPart
 from .kept_video_tokens import keeps_all_tokens, tokens_to_keep, warn_of_other_ratio
 from .offloading import own_parameters_loaded
 from .placeholder_spans import PlaceholderSpan, find_placeholder_spans

@@ -12,7 +12,8 @@ from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils.output_capturing import maybe_install_capturing_hooks
 
-from .attention_capture import VisionPart, run_compiled
+from .attention_capture import run_compiled
+from .compiled_tower import VisionPart
 from .video_encoding import arguments_of_tower, parts_of, watched_layers
 
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from transformers.utils import ModelOutput
 
-from .attention_capture import VisionPart, run_and_read_attention
+from .attention_capture import run_and_read_attention
+from .compiled_tower import VisionPart
 from .spatiotemporal_pruning import FrameTokens, VideoTokens, compress_along_time, compress_frames
 from .token_budget import TokenBudget, plan_token_budget
 
