@@ -4,35 +4,32 @@ Fast kernels return no attention weights, and the eager one would compute them f
 wanted layers alone are computed, a few frames at a time, from their queries and keys, which hooks take while the tower
 runs: 0.4 % of the FLOPs of the tower of LLaVA-OneVision-7B.
 
-A compiled tower runs only hooks that it was traced with. So there are two kinds of them, which give the same:
-
-- in a tower that is not compiled they serve one thread, and are gone after the run;
-- in a compiled one they stay (`kept_outputs.py`), and one thread at a time runs it.
-
-A tower that vLLM has compiled never looks again whether hooks are to keep anything. There the hidden states tell what
-the two layers read, and their queries and keys are made a second time: 1.6 % of the tower's FLOPs.
+A compiled tower runs only hooks that it was traced with, so there are two kinds of hooks (`compiled_tower.py`). vLLM's
+never looks again whether hooks are to keep anything: it hands queries and keys out itself (`served_vision_tower.py`).
 """
 
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.utils import ModelOutput, logging
+from transformers.utils import ModelOutput
 from transformers.utils.output_capturing import maybe_install_capturing_hooks
 
-from .kept_outputs import run_and_keep
+from .compiled_tower import VisionPart, is_compiled, run_as_compiled
+from .kept_outputs import KeptCall, run_and_keep
+from .served_vision_tower import ServedVisionTower
 from .token_anchors import attention_received
-from .vllm_serving import is_compiled_by_vllm, mean_over_ranks
-
-logger = logging.get_logger(__name__)
+from .vllm_serving import mean_over_ranks
 
 
 def run_and_read_attention(
     vision_tower: nn.Module, pixel_values: Tensor, layers: Sequence[int], **kwargs
-) -> tuple[ModelOutput, dict[int, Tensor]]:
+) -> VisionPart:
     """Runs the vision tower, compiled or not.
 
     Args:
@@ -47,26 +44,12 @@ def run_and_read_attention(
     Raises:
         RuntimeError: if the tower is compiled in a way that shows nothing of what it computes.
     """
-    if any(map(is_compiled_by_vllm, vision_tower.modules())):
-        return _run_compiled_by_vllm(vision_tower, pixel_values, layers, **kwargs)
-    if _may_be_compiled(vision_tower):
-        outputs, received = _run_compiled(vision_tower, pixel_values, layers, **kwargs)
-    else:
-        outputs, received = _run_watched(vision_tower, pixel_values, layers, **kwargs)
-    if received.keys() == set(layers):
-        return outputs, received
-    logger.warning_once(
-        "The vision tower was compiled, and run, before AOT could read its attention, so it runs without being "
-        "compiled: compile it before its first run, or call `torch.compiler.reset()`."
+    if isinstance(vision_tower, ServedVisionTower):
+        return _run_served(vision_tower, pixel_values, layers, **kwargs)
+    call = (vision_tower, pixel_values, layers)
+    return run_as_compiled(
+        vision_tower, layers, partial(_run_watched, *call, **kwargs), partial(run_compiled, *call, **kwargs)
     )
-    with torch.compiler.set_stance("force_eager"):
-        outputs, received = _run_watched(vision_tower, pixel_values, layers, **kwargs)
-    if received.keys() != set(layers):
-        raise RuntimeError(
-            "The vision tower is compiled in a way that lets nobody read its attention, by which AOT ranks patches: "
-            "compile it with `model.model.vision_tower.compile()`."
-        )
-    return outputs, received
 
 
 @contextmanager
@@ -110,56 +93,69 @@ def capture_attention_received(vision_tower: nn.Module, layers: Sequence[int]) -
             handle.remove()
 
 
-def _run_watched(
-    vision_tower: nn.Module, pixel_values: Tensor, layers: Sequence[int], **kwargs
-) -> tuple[ModelOutput, dict[int, Tensor]]:
+def _run_watched(vision_tower: nn.Module, pixel_values: Tensor, layers: Sequence[int], **kwargs) -> VisionPart:
     with capture_attention_received(vision_tower, layers) as received:
         outputs = vision_tower(pixel_values, **kwargs)
     return outputs, received
 
 
-def _run_compiled(
-    vision_tower: nn.Module, pixel_values: Tensor, layers: Sequence[int], **kwargs
-) -> tuple[ModelOutput, dict[int, Tensor]]:
-    encoder_layers = _encoder_layers(vision_tower)
-    attention = _self_attentions(vision_tower)
-    projections = {layer: _projections(attention[layer]) for layer in layers}
+@torch.compiler.disable(recursive=False)
+def run_compiled(vision_tower: nn.Module, pixel_values: Tensor, layers: Sequence[int], **kwargs) -> VisionPart:
+    """Runs a vision tower that is compiled, or that is traced in this call; arguments as in `run_and_read_attention`.
+
+    Returns:
+        The same; without any attention where the tower was traced before it had hooks.
+    """
+    modules, kept, wanted = _prepare_compiled(vision_tower, layers, kwargs)
+    outputs, kept_values = run_and_keep(vision_tower, modules, kept, pixel_values, **kwargs)
+    return _read_compiled(vision_tower, layers, outputs, kept_values, wanted)
+
+
+@torch.compiler.disable
+def _prepare_compiled(
+    vision_tower: nn.Module, layers: Sequence[int], kwargs: dict[str, Any]
+) -> tuple[list[nn.Module], set[nn.Module], list[int]]:
+    """Which modules have hooks, whose outputs are kept, and the hidden states to be made of these."""
+    encoder_layers, attention = _encoder_layers(vision_tower), _self_attentions(vision_tower)
     # transformers collects hidden states in a list that grows from layer to layer: layers that are compiled one by one
     # would need a graph each, more than torch makes of one function.
     makes_states = _are_compiled_one_by_one(encoder_layers, vision_tower)
     wanted = _state_indices(kwargs.pop("output_hidden_states", None), len(encoder_layers)) if makes_states else []
     # transformers would do so at the first call, under a lock, which breaks a graph.
     maybe_install_capturing_hooks(getattr(vision_tower, "_orig_mod", vision_tower))
-    outputs, kept = run_and_keep(
-        lambda: vision_tower(pixel_values, **kwargs),
-        [*chain.from_iterable(map(_projections, attention)), *encoder_layers],
-        {*chain.from_iterable(projections.values()), *(encoder_layers[max(index - 1, 0)] for index in wanted)},
-    )
+    modules = [*chain.from_iterable(map(_projections, attention)), *encoder_layers]
+    kept = {projection for layer in layers for projection in _projections(attention[layer])}
+    kept |= {encoder_layers[max(index - 1, 0)] for index in wanted}
+    return modules, kept, wanted
+
+
+@torch.compiler.disable
+def _read_compiled(
+    vision_tower: nn.Module,
+    layers: Sequence[int],
+    outputs: ModelOutput,
+    kept: dict[nn.Module, KeptCall | None],
+    wanted: list[int],
+) -> VisionPart:
     if None in kept.values():
         return outputs, {}
-    if makes_states:
+    encoder_layers, attention = _encoder_layers(vision_tower), _self_attentions(vision_tower)
+    if wanted:
         states: list[Tensor | None] = [None] * (len(encoder_layers) + 1)
         for index in wanted:  # the first is what the first layer reads, each other one what a layer gives
-            states[index] = kept[encoder_layers[max(index - 1, 0)]][min(index, 1)]
+            args, _, output = kept[encoder_layers[max(index - 1, 0)]]
+            states[index] = output if index else args[0]
         outputs["hidden_states"] = tuple(states)
     return outputs, {
-        layer: _received(attention[layer], *(kept[projection][1] for projection in projections[layer]))
+        layer: _received(attention[layer], *(kept[projection][-1] for projection in _projections(attention[layer])))
         for layer in layers
     }
 
 
-def _run_compiled_by_vllm(
-    vision_tower: nn.Module, pixel_values: Tensor, layers: Sequence[int], **kwargs
-) -> tuple[ModelOutput, dict[int, Tensor]]:
-    encoder_layers = _encoder_layers(vision_tower)
-    outputs = vision_tower(pixel_values, **{**kwargs, "output_hidden_states": True})
-    received = {}
-    for layer in layers:
-        place = range(len(encoder_layers))[layer]
-        state = encoder_layers[place].layer_norm1(outputs.hidden_states[place])
-        attention = encoder_layers[place].self_attn
-        received[layer] = _received(attention, *(projection(state) for projection in _projections(attention)))
-    return outputs, received
+def _run_served(vision_tower: ServedVisionTower, pixel_values: Tensor, layers: Sequence[int], **kwargs) -> VisionPart:
+    outputs = vision_tower(pixel_values, **kwargs)
+    received = {layer: _received_by(*vision_tower.queries_and_keys(outputs, layer)) for layer in layers}
+    return type(outputs)(**{name: value for name, value in outputs.items() if name != "attentions"}), received
 
 
 def _encoder_layers(vision_tower: nn.Module) -> list[nn.Module]:
@@ -178,6 +174,12 @@ def _received(attention: nn.Module, *projected: Tensor) -> Tensor:
     queries, keys = (
         values.detach().unflatten(-1, (-1, attention.head_dim)).transpose(1, 2) for values in queries_and_keys
     )
+    return _received_by(attention, queries, keys)
+
+
+@torch.no_grad()
+def _received_by(attention: nn.Module, queries: Tensor, keys: Tensor) -> Tensor:
+    """The same by queries and keys of (F, heads, N, d)."""
     return mean_over_ranks(attention_received(queries, keys, attention.scale), _projections(attention)[0])
 
 
@@ -193,24 +195,6 @@ def _projections(attention: nn.Module) -> list[nn.Module]:
     return [children["q_proj"], children["k_proj"]] if {"q_proj", "k_proj"} <= children.keys() else []
 
 
-def _may_be_compiled(vision_tower: nn.Module) -> bool:
-    """Whether some part of the tower may run no hooks."""
-    return any(map(_is_compiled, vision_tower.modules()))
-
-
-def _is_compiled(module: nn.Module) -> bool:
-    """`torch.compile(module)` wraps the module, `module.compile()` keeps the compiled call in it, and others put a
-    `forward` of their own into it.
-
-    accelerate's, with which a module keeps its hooks, is none of these: it may place weights for the time of its call.
-    """
-    return (
-        "_orig_mod" in module._modules
-        or getattr(module, "_compiled_call_impl", None) is not None
-        or ("forward" in vars(module) and not hasattr(module, "_hf_hook"))
-    )
-
-
 def _are_compiled_one_by_one(layers: list[nn.Module], vision_tower: nn.Module) -> bool:
-    compiled = filter(_is_compiled, vision_tower.modules())
+    compiled = filter(is_compiled, vision_tower.modules())
     return any(module in layers or module._modules.get("_orig_mod") in layers for module in compiled)

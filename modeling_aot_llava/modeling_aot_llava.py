@@ -82,7 +82,8 @@ class AOTLlavaOnevisionModel(LlavaOnevisionModel):
             check_can_be_served(config)
         super().__init__(config)
         if is_served and vllm_compiles_vision_tower():
-            self.vision_tower = ServedVisionTower(config.vision_config)
+            watched = (config.local_attention_layer, config.global_attention_layer)
+            self.vision_tower = ServedVisionTower(config.vision_config, watched=watched)
         if is_served and torch.cuda.is_available():  # a server's first request is not to wait for a compiler
             gpu = torch.device("cuda", torch.cuda.current_device())
             warm_up_kernels(config, torch.get_default_dtype(), gpu, gpu)
@@ -123,16 +124,8 @@ class AOTLlavaOnevisionModel(LlavaOnevisionModel):
             warn_of_other_ratio(kept_video_tokens, pixel_values_videos.shape[1], self.config)
         check_one_count_a_video(kept_video_tokens, len(pixel_values_videos))
         if keeps_all_tokens(kept_video_tokens, pixel_values_videos.shape[1], self.config):
-            outputs = super().get_video_features(
-                pixel_values_videos,
-                vision_feature_layer=vision_feature_layer,
-                vision_feature_select_strategy=vision_feature_select_strategy,
-                **{**kwargs, "return_dict": True},
-            )
-            if self.config.mm_newline_position == "one_token":  # the only one that the parent knows
-                return outputs
-            tokens = outputs.pooler_output[:, :-1]
-            return replace(outputs, pooler_output=with_base_newlines(tokens, self.image_newline, self.config))
+            of_layers = (vision_feature_layer, vision_feature_select_strategy)
+            return self.get_whole_video_features(pixel_values_videos, *of_layers, **kwargs)
         vision_outputs: list[ModelOutput] = []
         videos = self.compress_videos(
             pixel_values_videos,
@@ -144,6 +137,30 @@ class AOTLlavaOnevisionModel(LlavaOnevisionModel):
         )
         pooler_output = self.with_newlines(videos)
         return BaseModelOutputWithPooling(**{**joined_outputs(vision_outputs), "pooler_output": pooler_output})
+
+    def get_whole_video_features(
+        self,
+        pixel_values_videos: Tensor,
+        vision_feature_layer: int | list[int] | None = None,
+        vision_feature_select_strategy: str | None = None,
+        **kwargs,
+    ) -> BaseModelOutputWithPooling:
+        """All tokens of videos, with the newline tokens of the config's base model: see `get_video_features`."""
+        outputs = super().get_video_features(
+            pixel_values_videos,
+            vision_feature_layer=vision_feature_layer,
+            vision_feature_select_strategy=vision_feature_select_strategy,
+            **{**kwargs, "return_dict": True},
+        )
+        if self.config.mm_newline_position == "one_token":  # the only one that the parent knows
+            return outputs
+        tokens = outputs.pooler_output[:, :-1]
+        return replace(outputs, pooler_output=with_base_newlines(tokens, self.image_newline, self.config))
+
+    def feature_layers(self, vision_feature_layer: int | list[int] | None) -> list[int]:
+        """Whose hidden states the projector takes; None for the config's."""
+        layers = self.config.vision_feature_layer if vision_feature_layer is None else vision_feature_layer
+        return [layers] if isinstance(layers, int) else layers
 
     def apply_pooling(self, image_features: Tensor) -> Tensor:
         if self.config.mm_spatial_pool_mode == "bilinear":
@@ -174,14 +191,13 @@ class AOTLlavaOnevisionModel(LlavaOnevisionModel):
         self.config.validate_aot()
         check_one_count_a_video(kept_video_tokens, len(pixel_values_videos))
         warn_of_other_anchors(kept_video_tokens, pixel_values_videos.shape[1], self.config)
-        layers = self.config.vision_feature_layer if vision_feature_layer is None else vision_feature_layer
         strategy = vision_feature_select_strategy or self.config.vision_feature_select_strategy
         return encode_and_compress(
             pixel_values_videos,
             self.vision_tower,
             self.multi_modal_projector,
             self.config,
-            feature_layers=[layers] if isinstance(layers, int) else layers,
+            feature_layers=self.feature_layers(vision_feature_layer),
             has_class_token=strategy == "default",
             kept_video_tokens=[None] * len(pixel_values_videos) if kept_video_tokens is None else kept_video_tokens,
             **kwargs,

@@ -1,6 +1,6 @@
 """Runs in each call with videos: encodes them, and makes the placeholders as many as there are tokens then."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -12,15 +12,16 @@ from transformers.utils import logging
 
 from .back_to_back_videos import counts_of_total
 from .call_videos import CallVideos
+from .compiled_tower import VisionPart
 from .kept_video_tokens import keeps_all_tokens, tokens_to_keep, warn_of_other_ratio
 from .offloading import own_parameters_loaded
 from .placeholder_spans import PlaceholderSpan, find_placeholder_spans
 from .prompt import Prompt
+from .traced_tower import encode_whole, run_tower
 
 logger = logging.get_logger(__name__)
 
 
-@torch.compiler.disable
 def encode_videos(
     model,
     prompt: Prompt,
@@ -33,6 +34,8 @@ def encode_videos(
     Each video keeps as many tokens as it has placeholders, less those for newlines. A video with the full,
     uncompressed count keeps all of them if the call of the processor asked for that, and is cut down to
     `config.retention_ratio` if the stock processor wrote it. Videos that were encoded before are taken as they are.
+
+    Where the caller is compiled, so is the vision tower, in a graph of its own.
 
     Args:
         model: an `AOTLlavaOnevisionModel`.
@@ -48,25 +51,52 @@ def encode_videos(
         ValueError: if the pixels have another form, placeholders and videos do not fit together, or an encoded video
             is of another model.
     """
+    of_layers = (vision_feature_layer, vision_feature_select_strategy)
+    is_traced = torch.compiler.is_dynamo_compiling()
+    if torch.compiler.is_compiling() and not is_traced:
+        return prompt, _encode_exported(model, videos, *of_layers)
+    return _encode_videos(model, prompt, videos, is_traced, *of_layers)
+
+
+@torch.compiler.disable(recursive=False)
+def _encode_videos(
+    model, prompt: Prompt, videos: CallVideos, is_traced: bool, *of_layers: Any
+) -> tuple[Prompt, BaseModelOutputWithPooling]:
+    spans, counts = _plan_videos(model, prompt, videos)
+    is_asked_for = videos.image_sizes_videos is not None
+    with own_parameters_loaded(model):
+        video = encode_pixels(model, videos, counts, is_asked_for, *of_layers, is_traced=is_traced)
+    return _fit(model, prompt, videos, spans, video)
+
+
+def _encode_exported(model, videos: CallVideos, *of_layers: Any) -> BaseModelOutputWithPooling:
+    model.config.validate_aot()
+    videos.check()
+    if not videos.are_plain:
+        raise ValueError("A model is exported with pixels of equally long videos alone: leave the others out.")
+    return model.get_video_features(videos.pixel_values_videos, *of_layers, return_dict=True)
+
+
+@torch.compiler.disable
+def _plan_videos(model, prompt: Prompt, videos: CallVideos) -> tuple[list[PlaceholderSpan], list[int | None]]:
+    """The placeholders of each video, and B of each that comes as pixels."""
     model.config.validate_aot()
     videos.check()
     if prompt.input_ids is None and prompt.inputs_embeds is None:
         raise ValueError("`input_ids` and `inputs_embeds` are both None: pass one of them beside the video.")
-    of_layers = (vision_feature_layer, vision_feature_select_strategy)
-    if torch.compiler.is_compiling():
-        if not videos.are_plain:
-            raise ValueError("A model is exported with pixels of equally long videos alone: leave the others out.")
-        return prompt, model.get_video_features(videos.pixel_values_videos, *of_layers, return_dict=True)
     videos.check_made_by(model)
-    encoded = videos.encoded
     spans = spans_of_videos(model, prompt, videos)
-    of_pixels = [span for span, tokens in zip(spans, encoded) if tokens is None]
+    of_pixels = [span for span, tokens in zip(spans, videos.encoded) if tokens is None]
     is_asked_for = videos.image_sizes_videos is not None
-    counts = tokens_to_keep(of_pixels, videos.num_frames, model.config, is_asked_for)
-    with own_parameters_loaded(model):
-        video = encode_pixels(model, videos, counts, is_asked_for, *of_layers)
-        device = prompt.input_ids.device if prompt.inputs_embeds is None else prompt.inputs_embeds.device
-        video = _with_encoded(video, encoded, device)
+    return spans, tokens_to_keep(of_pixels, videos.num_frames, model.config, is_asked_for)
+
+
+@torch.compiler.disable
+def _fit(
+    model, prompt: Prompt, videos: CallVideos, spans: Sequence[PlaceholderSpan], video: BaseModelOutputWithPooling
+) -> tuple[Prompt, BaseModelOutputWithPooling]:
+    device = prompt.input_ids.device if prompt.inputs_embeds is None else prompt.inputs_embeds.device
+    video = _with_encoded(video, videos.encoded, device)
     lengths = [len(tokens) for tokens in video.pooler_output]
     if lengths == [span.length for span in spans]:
         return prompt, video
@@ -98,6 +128,7 @@ def spans_of_videos(model, prompt: Prompt, videos: CallVideos) -> list[Placehold
     return spans
 
 
+@torch.compiler.disable(recursive=False)
 def encode_pixels(
     model,
     videos: CallVideos,
@@ -105,32 +136,53 @@ def encode_pixels(
     is_asked_for: bool,
     vision_feature_layer: int | list[int] | None = None,
     vision_feature_select_strategy: str | None = None,
+    is_traced: bool = False,
 ) -> BaseModelOutputWithPooling:
     """The videos that come as pixels, those of one length together; no frame that pads a video is looked at.
 
     The tokens are a tensor, as the stock model's, where the call is as plain as its calls are, else a list.
     """
     of_layers = (vision_feature_layer, vision_feature_select_strategy)
-    num_frames = videos.num_frames
     features: dict[int, Tensor] = {}
-    outputs = BaseModelOutputWithPooling(pooler_output=[])
-    for frames in dict.fromkeys(num_frames):
-        members = [video for video, count in enumerate(num_frames) if count == frames]
+    for frames, members in _equally_long(videos).items():
         pixels = videos.pixel_values_videos
         if len(members) < len(pixels) or frames < pixels.shape[1]:
             pixels = pixels[members, :frames]
         kept = [counts[video] for video in members]
-        if not is_asked_for:
-            warn_of_other_ratio(kept, frames, model.config)
-        if keeps_all_tokens(kept, frames, model.config):
-            outputs = model.get_video_features(pixels, *of_layers, kept, return_dict=True)
-        else:  # without the vision tower's own states, which would stay in memory as long as the answer is written
-            compressed = model.compress_videos(pixels, *of_layers, kept)
-            outputs = BaseModelOutputWithPooling(pooler_output=model.with_newlines(compressed))
+        if _keeps_all_tokens(kept, frames, is_asked_for, model.config):
+            outputs = encode_whole(model, pixels, *of_layers)
+        else:
+            vision_parts = run_tower(model, pixels, *of_layers) if is_traced else None
+            outputs = _compressed(model, pixels, kept, vision_parts, *of_layers)
         if videos.are_plain:
             return outputs
         features.update(zip(members, outputs.pooler_output))
-    return BaseModelOutputWithPooling(pooler_output=[features[video] for video in range(len(num_frames))])
+    return BaseModelOutputWithPooling(pooler_output=[features[video] for video in range(len(features))])
+
+
+@torch.compiler.disable
+def _equally_long(videos: CallVideos) -> dict[int, list[int]]:
+    """For each number of frames, which videos that come as pixels have it."""
+    members: dict[int, list[int]] = {}
+    for video, frames in enumerate(videos.num_frames):
+        members.setdefault(frames, []).append(video)
+    return members
+
+
+@torch.compiler.disable
+def _keeps_all_tokens(counts: Sequence[int | None], num_frames: int, is_asked_for: bool, config) -> bool:
+    if not is_asked_for:
+        warn_of_other_ratio(counts, num_frames, config)
+    return keeps_all_tokens(counts, num_frames, config)
+
+
+@torch.compiler.disable
+def _compressed(
+    model, pixels: Tensor, counts: Sequence[int | None], vision_parts: Iterator[VisionPart] | None, *of_layers: Any
+) -> BaseModelOutputWithPooling:
+    """Without the vision tower's own states, which would stay in memory as long as the answer is written."""
+    videos = model.compress_videos(pixels, *of_layers, counts, vision_parts=vision_parts)
+    return BaseModelOutputWithPooling(pooler_output=model.with_newlines(videos))
 
 
 def _with_encoded(

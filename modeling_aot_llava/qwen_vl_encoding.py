@@ -6,13 +6,14 @@ nothing of how alike tokens are.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .qwen_vl_kept_video import KeptVideo
-from .rotary_attention_capture import capture_rotary_attention
+from .rotary_attention_capture import run_and_read_rotary_attention
 from .spatiotemporal_pruning import FrameTokens, VideoTokens, compress_along_time, compress_frames
 from .token_budget import plan_token_budget
 
@@ -55,7 +56,7 @@ def compress_video(model, pixels: Tensor, grid_thw: tuple[int, int, int], num_vi
 
     Raises:
         ValueError: if there is no plan for these numbers.
-        RuntimeError: if the vision tower is compiled.
+        RuntimeError: if the vision tower is compiled in a way that lets nobody read its attention.
     """
     config, num_frames = model.config, grid_thw[0]
     grid = config.grid_of(grid_thw)
@@ -97,13 +98,8 @@ def encode_whole_video(model, pixels: Tensor, grid_thw: tuple[int, int, int]) ->
 def encode_frames(model, pixels: Tensor, grid_thw: tuple[int, int, int]) -> EncodedFrames:
     """Some frames of a video through the vision tower, with the scores of their tokens."""
     watched = (model.config.local_attention_layer, model.config.global_attention_layer)
-    with capture_rotary_attention(model.visual, watched) as received:
-        outputs = model.run_vision_tower(pixels, grid_thw)
-    if received.keys() != set(watched):
-        raise RuntimeError(
-            "The vision tower is compiled, so its attention, by which AOT ranks tokens, cannot be read: compile the "
-            "language model alone (`model.model.language_model.compile()`)."
-        )
+    run = partial(model.run_vision_tower, pixels, grid_thw)
+    outputs, received = run_and_read_rotary_attention(model.visual, run, watched)
     num_frames, patches_of_token = grid_thw[0], model.config.vision_config.spatial_merge_size**2
     order = model.raster_order(grid_thw)
     scores = {}

@@ -6,13 +6,37 @@ scores of the wanted layers alone are computed here, from what the hooks see.
 """
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
+from transformers.utils import ModelOutput
 
+from .compiled_tower import VisionPart, run_as_compiled
+from .kept_outputs import run_and_keep
 from .token_anchors import attention_received
+
+
+def run_and_read_rotary_attention(
+    vision_tower: nn.Module, run: Callable[[], ModelOutput], layers: Sequence[int]
+) -> VisionPart:
+    """Runs a vision tower, compiled or not.
+
+    Args:
+        vision_tower: as `capture_rotary_attention` says.
+        run: calls it.
+        layers: indices of the wanted layers, counted from 0 or, if negative, from the end.
+
+    Returns:
+        The tower's output, and for each of `layers` the attention received there, (patches,).
+
+    Raises:
+        RuntimeError: if the tower is compiled in a way that shows nothing of what it computes.
+    """
+    call = (vision_tower, run, layers)
+    return run_as_compiled(vision_tower, layers, partial(_run_watched, *call), partial(_run_compiled, *call))
 
 
 @contextmanager
@@ -56,6 +80,26 @@ def capture_rotary_attention(vision_tower: nn.Module, layers: Sequence[int]) -> 
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _run_watched(vision_tower: nn.Module, run: Callable[[], ModelOutput], layers: Sequence[int]) -> VisionPart:
+    with capture_rotary_attention(vision_tower, layers) as received:
+        outputs = run()
+    return outputs, received
+
+
+def _run_compiled(vision_tower: nn.Module, run: Callable[[], ModelOutput], layers: Sequence[int]) -> VisionPart:
+    attention = [block.attn for block in vision_tower.blocks]
+    modules = [*attention, *(module.qkv for module in attention)]
+    wanted = [attention[layer] for layer in layers]
+    outputs, kept = run_and_keep(run, modules, {*wanted, *(module.qkv for module in wanted)})
+    if None in kept.values():
+        return outputs, {}
+    received = {}
+    for layer, module in zip(layers, wanted):
+        _, called_with, _ = kept[module]
+        received[layer] = _received(module, kept[module.qkv][-1].detach(), **called_with)
+    return outputs, received
 
 
 @torch.no_grad()

@@ -4,7 +4,8 @@ Beside those frames' activations only the tokens that their frames keep stay in 
 video's length.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import starmap
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from transformers.utils import ModelOutput
 
 from .attention_capture import run_and_read_attention
+from .compiled_tower import VisionPart
 from .spatiotemporal_pruning import FrameTokens, VideoTokens, compress_along_time, compress_frames
 from .token_budget import TokenBudget, plan_token_budget
 
@@ -29,6 +31,7 @@ def encode_and_compress(
     feature_layers: Sequence[int],
     has_class_token: bool,
     kept_video_tokens: Sequence[int | None],
+    vision_parts: Iterator[VisionPart] | None = None,
     on_vision_output: Callable[[ModelOutput], Any] | None = None,
     **kwargs,
 ) -> list[VideoTokens]:
@@ -41,21 +44,22 @@ def encode_and_compress(
         feature_layers: whose hidden states the projector takes, side by side.
         has_class_token: whether the first token of a frame is no patch.
         kept_video_tokens: B of each video; None where `config.retention_ratio` decides.
+        vision_parts: what the tower gave for the frames of `parts_of`, if it has run already.
         on_vision_output: is given the vision tower's output of each part.
         kwargs: more arguments of the vision tower.
 
     Returns:
         For each video its tokens, with everything that a picture of them needs.
     """
-    num_videos, num_frames = pixel_values_videos.shape[:2]
+    num_frames = pixel_values_videos.shape[1]
     budgets = [plan_token_budget(config, num_frames, count) for count in kept_video_tokens]
-    watched = (config.local_attention_layer, config.global_attention_layer)
-    if not kwargs.get("output_hidden_states"):
-        kwargs["output_hidden_states"] = list(feature_layers) if select_hidden_states else True
-    kwargs["return_dict"] = True
+    watched, of_tower = watched_layers(config), arguments_of_tower(feature_layers, **kwargs)
 
     def encode(pixels: Tensor) -> list[Tensor]:
-        outputs, received = run_and_read_attention(vision_tower, pixels.flatten(0, 1), watched, **kwargs)
+        if vision_parts is None:
+            outputs, received = run_and_read_attention(vision_tower, pixels.flatten(0, 1), watched, **of_tower)
+        else:
+            outputs, received = next(vision_parts)
         if on_vision_output is not None:
             on_vision_output(outputs)
         features = [outputs.hidden_states[layer] for layer in feature_layers]
@@ -65,12 +69,29 @@ def encode_and_compress(
             values = [value[:, 1:] for value in values]
         return [value.unflatten(0, pixels.shape[:2]) for value in values]
 
-    videos_at_once = max(1, config.frames_at_once // num_frames)
     videos = []
-    for first in range(0, num_videos, videos_at_once):
-        together = slice(first, first + videos_at_once)
-        videos += _compress_together(pixel_values_videos[together], budgets[together], encode, projector, config)
+    for pixels in _videos_together(pixel_values_videos, config.frames_at_once):
+        of_these = budgets[len(videos) : len(videos) + len(pixels)]
+        videos += _compress_together(pixels, of_these, encode, projector, config)
     return videos
+
+
+def watched_layers(config) -> tuple[int, int]:
+    """The layers of the tower whose attention ranks patches."""
+    return config.local_attention_layer, config.global_attention_layer
+
+
+def arguments_of_tower(feature_layers: Sequence[int], **kwargs) -> dict[str, Any]:
+    """With which the tower gives its features, and whatever else the call wants."""
+    if not kwargs.get("output_hidden_states"):
+        kwargs["output_hidden_states"] = list(feature_layers) if select_hidden_states else True
+    return {**kwargs, "return_dict": True}
+
+
+def parts_of(pixel_values_videos: Tensor, frames_at_once: int) -> Iterator[Tensor]:
+    """The frames that go through the tower together, (videos, frames, channels, height, width), in their order."""
+    for pixels in _videos_together(pixel_values_videos, frames_at_once):
+        yield from pixels.split(frames_at_once, dim=1)
 
 
 def joined_outputs(parts: list[ModelOutput]) -> dict[str, Any]:
@@ -87,6 +108,13 @@ def joined_outputs(parts: list[ModelOutput]) -> dict[str, Any]:
     return fields
 
 
+def _videos_together(pixel_values_videos: Tensor, frames_at_once: int) -> Iterator[Tensor]:
+    num_videos, num_frames = pixel_values_videos.shape[:2]
+    videos_at_once = max(1, frames_at_once // num_frames)
+    for first in range(0, num_videos, videos_at_once):
+        yield pixel_values_videos[first : first + videos_at_once]
+
+
 def _compress_together(
     pixels: Tensor,
     budgets: list[TokenBudget],
@@ -94,10 +122,9 @@ def _compress_together(
     projector: nn.Module,
     config,
 ) -> list[VideoTokens]:
-    frames_at_once = config.frames_at_once
-
-    def compress_part(first_frame: int) -> list[tuple[FrameTokens, Tensor]]:
-        features, *attention = encode(pixels[:, first_frame : first_frame + frames_at_once])
+    def compress_part(part: int, pixels: Tensor) -> list[tuple[FrameTokens, Tensor]]:
+        features, *attention = encode(pixels)
+        first_frame = part * config.frames_at_once
         # Quantised projectors take (frames, patches, channels) alone, as the stock model calls it.
         projected = projector(features.flatten(0, 1)).unflatten(0, features.shape[:2])
         return [
@@ -105,7 +132,7 @@ def _compress_together(
             for of_video, frame_features in zip(zip(projected, *attention, budgets), features.mean(2))
         ]
 
-    parts = map(compress_part, range(0, pixels.shape[1], frames_at_once))
+    parts = starmap(compress_part, enumerate(parts_of(pixels, config.frames_at_once)))
     videos = []
     for budget, parts_of_video in zip(budgets, zip(*parts)):
         frames, frame_features = zip(*parts_of_video)

@@ -96,11 +96,6 @@ def vllm_compiles_vision_tower() -> bool:
     return vllm_config is not None and bool(vllm_config.compilation_config.compile_mm_encoder)
 
 
-def is_compiled_by_vllm(module: nn.Module) -> bool:
-    """Whether this module is one that vLLM has compiled or will, as the vision tower with `compile_mm_encoder`."""
-    return getattr(module, "do_not_compile", True) is False
-
-
 def mean_over_ranks(received: Tensor, projection: nn.Module) -> Tensor:
     """The mean of what the ranks of a tensor-parallel vision tower computed, each from the heads that it has.
 

@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
 from modeling_aot_llava.attention_capture import run_and_read_attention
+from modeling_aot_llava.served_vision_tower import ServedVisionTower
 
 
 class Graphs(list):
@@ -250,8 +251,33 @@ def test_a_tower_that_shows_nothing_is_an_error_of_one_sentence(build_model, pro
         compress(model, pixels)
 
 
-@pytest.mark.parametrize("is_compiled", [False, True])
-def test_attention_received_is_little_beside_the_tower(is_compiled):
+@pytest.mark.parametrize("watched", [(0, -2), (3, 3)], ids=str)
+def test_the_tower_that_vllm_compiles_gives_the_stock_ones_states_and_attention(watched, graphs):
+    """Whatever its first call is, which vLLM compiles for all: here one as of images."""
+    config = SiglipVisionConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=6, num_attention_heads=2)
+    config.update({"image_size": 56, "patch_size": 14, "vision_use_head": False})
+    torch.manual_seed(0)
+    stock = SiglipVisionModel(copy.deepcopy(config)).eval()
+    served = ServedVisionTower(config, watched=watched).eval()
+    served.load_state_dict(stock.state_dict())
+    frames = torch.randn(3, 3, 56, 56)
+    with torch.no_grad():
+        states = stock(frames, output_hidden_states=True).hidden_states
+        _, expected = run_and_read_attention(stock, frames, watched)
+        served.compile(**graphs.options)
+        served(frames, output_hidden_states=[-1])
+        outputs, received = run_and_read_attention(served, frames, watched, output_hidden_states=[-1])
+    assert len(graphs) == 1
+    assert outputs.attentions is None
+    for state, other in zip(outputs.hidden_states, states, strict=True):
+        assert torch.equal(state, other)
+    assert received.keys() == set(watched)
+    for layer, other in expected.items():
+        assert torch.equal(received[layer], other)
+
+
+@pytest.mark.parametrize("kind", ["eager", "compiled", "served"])
+def test_attention_received_is_little_beside_the_tower(kind):
     """Of the tower of LLaVA-OneVision-7B, on the meta device: shapes alone."""
     config = SiglipVisionConfig(
         hidden_size=1152,
@@ -266,9 +292,91 @@ def test_attention_received_is_little_beside_the_tower(is_compiled):
         tower, frames = SiglipVisionModel(config), torch.empty(1, 3, 384, 384)
         with FlopCounterMode(display=False) as alone:
             tower(frames)
-        if is_compiled:
+        if kind == "compiled":
             tower.forward = tower.forward
+        elif kind == "served":
+            tower = ServedVisionTower(config, watched=(5, -2))
         with FlopCounterMode(display=False) as watched:
             run_and_read_attention(tower, frames, (5, -2), output_hidden_states=[-1])
     share = watched.get_total_flops() / alone.get_total_flops() - 1
     assert 0.003 < share < 0.005
+
+
+class AnyGraphs(list):
+    """The graphs that were compiled, between which there are breaks."""
+
+    def __call__(self, graph, inputs):
+        self.append(graph)
+        return graph.forward
+
+    @property
+    def of_tower(self):
+        return [graph for graph in self if any("conv2d" in str(node.target) for node in graph.graph.nodes)]
+
+
+@pytest.fixture
+def any_graphs():
+    torch.compiler.reset()
+    yield AnyGraphs()
+    torch.compiler.reset()
+
+
+def inputs_of(prompt, processor, make_video, case):
+    texts, frames = ["<video>What?", "<video>Where?"], {"different lengths": (6, 4)}.get(case, (6, 6))
+    if case == "a stock prompt":  # which does not say that all tokens are asked for
+        return prompt(*texts, seeds=(0, 1), num_frames=6, retention_ratio=1.0)
+    videos = [make_video(count, seed) for seed, count in enumerate(frames)]
+    ratio = 1.0 if case == "all tokens" else 0.5
+    return processor(text=texts, videos=videos, padding=True, return_tensors="pt", retention_ratio=ratio)
+
+
+@pytest.mark.parametrize("case", ["an exact prompt", "a stock prompt", "all tokens", "different lengths"])
+def test_a_compiled_model_compiles_its_tower_too(build_model, prompt, processor, make_video, any_graphs, case):
+    """And its language model; the prompt is fitted between the two."""
+    inputs = inputs_of(prompt, processor, make_video, case)
+    model = build_model(retention_ratio=0.25, frames_at_once=3)
+    with torch.no_grad():
+        expected = model(**inputs).logits
+        compiled = torch.compile(model, backend=any_graphs)
+        counts = []
+        for _ in range(2):
+            torch.testing.assert_close(compiled(**inputs).logits, expected, rtol=1e-5, atol=1e-5)
+            counts.append(len(any_graphs))
+    # A part of three frames, and one of a single frame where the other video has four.
+    assert len(any_graphs.of_tower) == (2 if case == "different lengths" else 1)
+    assert any(len(graph.graph.nodes) > 100 for graph in any_graphs if graph not in any_graphs.of_tower)
+    assert counts[0] == counts[1]
+
+
+def test_gradients_of_a_compiled_model_are_those_of_the_eager_one(build_model, prompt, any_graphs):
+    inputs = prompt("<video>What?", retention_ratio=0.25)
+    model = build_model(retention_ratio=0.25)
+
+    def gradient(call):
+        model.zero_grad()
+        call(**inputs, labels=inputs["input_ids"]).loss.backward()
+        return model.model.vision_tower.encoder.layers[0].mlp.fc1.weight.grad.clone()
+
+    expected = gradient(model)
+    assert relative_error(gradient(torch.compile(model, backend=any_graphs)), expected.double()) < 1e-4
+    assert any_graphs.of_tower
+
+
+def test_a_compiled_model_says_what_is_wrong_before_its_tower_runs(build_model, prompt, any_graphs):
+    inputs = prompt("<video>What?", retention_ratio=1.0)
+    inputs["pixel_values_videos"] = inputs["pixel_values_videos"][:, :1]
+    with pytest.raises(ValueError, match="placeholders"):
+        torch.compile(build_model(), backend=any_graphs)(**inputs)
+    assert not any_graphs.of_tower
+
+
+def test_a_tower_that_was_traced_by_itself_runs_without_being_compiled(build_model, prompt, any_graphs):
+    """Its graph has no hooks, so no attention can be read there."""
+    inputs = prompt("<video>What?", retention_ratio=0.25)
+    model = build_model(retention_ratio=0.25)
+    with torch.no_grad():
+        expected = model(**inputs).logits
+        model.model.vision_tower.compile(backend=any_graphs)
+        model.model.vision_tower(inputs["pixel_values_videos"][0], output_hidden_states=[-1], return_dict=True)
+        compiled = torch.compile(model, backend=any_graphs)
+        torch.testing.assert_close(compiled(**inputs).logits, expected, rtol=1e-5, atol=1e-5)
