@@ -16,8 +16,8 @@ PARTS = ("vision_tower", "multi_modal_projector", "image_newline")
 def fingerprint(model: nn.Module, parts: Sequence[str] = PARTS) -> str:
     """Of the weights of some parts of a model: 64 hexadecimal digits.
 
-    One weight that differs in one bit gives another fingerprint; so does another dtype, whose tokens are others. The
-    weights stay on their device: integers are the same on all.
+    One weight that differs in one bit gives another fingerprint; so does another dtype, whose tokens are others; being
+    compiled does not. The weights stay on their device: integers are the same on all.
 
     Args:
         model: without the language-model head.
@@ -44,7 +44,7 @@ def _weights(model: nn.Module, parts: Sequence[str]) -> Iterator[tuple[str, Tens
             yield name, part
             continue
         for inner, weight in part.named_parameters():
-            yield f"{name}.{inner}", weight
+            yield f"{name}.{inner}".replace("_orig_mod.", ""), weight  # compiled modules have that in their names
 
 
 @torch.no_grad()

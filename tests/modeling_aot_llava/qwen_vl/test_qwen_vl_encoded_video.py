@@ -384,6 +384,13 @@ def test_a_video_of_another_model(pair, encoded, tower_calls):
     assert not tower_calls[calls_before:]
 
 
+def test_a_model_whose_tower_is_compiled_is_the_same_one(pair, encoded):
+    model = our_model(pair.host, pair.stock)
+    model.model.visual.merger = torch.compile(model.model.visual.merger)
+    model.model.visual = torch.compile(model.model.visual)
+    model(**ask(pair, [encoded]))
+
+
 def test_a_video_of_another_config(pair, encoded):
     inputs = ask(pair, [encoded])
     # Neither changes a token of it.
