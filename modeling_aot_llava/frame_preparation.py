@@ -55,6 +55,12 @@ def works_frame_by_frame(video_processor: Any, options: dict[str, Any]) -> bool:
 
 def store_maker(video_processor: Any, options: dict[str, Any]) -> Callable[[int], PreparedFrames]:
     """`make_store` of `read_video_into`, for what a video processor makes of frames, called with these options."""
+    prepare = frame_preparer(video_processor, options)
+    return lambda num_frames: PreparedFrames(num_frames, prepare)
+
+
+def frame_preparer(video_processor: Any, options: dict[str, Any]) -> Callable[[torch.Tensor], torch.Tensor]:
+    """What a video processor makes of a frame (channels, height, width), called with these options."""
     options = {name: value for name, value in options.items() if name not in _OF_WHOLE_VIDEOS}
     resample = options.get("resample")
     resample = video_processor.resample if resample is None else resample
@@ -68,7 +74,7 @@ def store_maker(video_processor: Any, options: dict[str, Any]) -> Callable[[int]
         form = {"do_sample_frames": False, "input_data_format": ChannelDimension.FIRST}
         return video_processor([frame[None]], **form, **options)["pixel_values_videos"][0][0]
 
-    return lambda num_frames: PreparedFrames(num_frames, prepare)
+    return prepare
 
 
 def layout_of_rgb(videos: Sequence[Any], video_processor: Any, options: dict[str, Any]) -> ChannelDimension | None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # transformers too old for this code copies the modules named
     from .encoded_in_prompt import check_ratio as check_ratio
     from .encoded_video import EncodedVideo as EncodedVideo
     from .error_texts import show as show
+    from .frame_preparation import PreparedFrames as PreparedFrames
     from .keyword_check import check_keywords as check_keywords
     from .parallel_decoding import decode_frames as decode_frames
     from .plain_numbers import plain as plain
@@ -23,6 +24,7 @@ if TYPE_CHECKING:  # transformers too old for this code copies the modules named
     from .qwen_vl_encoded_video import QwenVLEncodedVideo as QwenVLEncodedVideo
     from .qwen_vl_kept_video import KeptVideo as KeptVideo
     from .qwen_vl_reading import read_videos as read_videos
+    from .qwen_vl_resizing import resizing_store as resizing_store
     from .token_budget import TokenBudget as TokenBudget
     from .unread_videos import as_strings as as_strings
     from .upright_frames import UprightFrames as UprightFrames

@@ -7,7 +7,10 @@ from transformers.image_utils import ChannelDimension
 from transformers.utils import logging
 from transformers.video_utils import VideoInput, VideoMetadata
 
+from .frame_preparation import PreparedFrames
+from .qwen_vl_resizing import resizes_frame_by_frame, resizing_store
 from .unread_videos import separate, source_of
+from .upright_frames import StackedFrames
 from .video_limits import VideoLimits
 from .video_reading import read_chosen_frames
 
@@ -39,14 +42,16 @@ def read_videos(
     if options.get("video_metadata") is not None:
         logger.warning_once("`video_metadata` is ignored: the videos are files, which are read for it.")
     sources = [source_of(video) for video in flat]
-    frames, metadata = zip(*(_read(video_processor, source, options, limits) for source in sources))
-    form = {"do_sample_frames": False, "input_data_format": ChannelDimension.LAST, "video_metadata": list(metadata)}
-    return list(frames), {**options, **form}
+    is_resized = resizes_frame_by_frame(video_processor, options)
+    frames, metadata = zip(*(_read(video_processor, source, options, limits, is_resized) for source in sources))
+    layout = ChannelDimension.FIRST if is_resized else ChannelDimension.LAST
+    form = {"do_sample_frames": False, "input_data_format": layout, "video_metadata": list(metadata)}
+    return list(frames), {**options, **form, **({"do_resize": False} if is_resized else {})}
 
 
 def _read(
-    video_processor: Any, source: Any, options: dict[str, Any], limits: VideoLimits
-) -> tuple[np.ndarray, VideoMetadata]:
+    video_processor: Any, source: Any, options: dict[str, Any], limits: VideoLimits, is_resized: bool
+) -> tuple[Any, VideoMetadata]:
     sampled = VideoMetadata(total_num_frames=0)
 
     def choose(total: int, frame_rate: float | None) -> np.ndarray:
@@ -54,7 +59,12 @@ def _read(
         sampled.frames_indices = choose_frames(video_processor, sampled, options)
         return np.unique(sampled.frames_indices)
 
-    frames, metadata = read_chosen_frames(source, choose, limits)
+    def make_store(num_frames: int) -> PreparedFrames | StackedFrames:
+        if not is_resized:
+            return StackedFrames(num_frames)
+        return resizing_store(video_processor, options, num_frames, len(sampled.frames_indices))
+
+    frames, metadata = read_chosen_frames(source, choose, limits, make_store)
     # The frame rate too: where there is none, as of pictures, some hosts take one for granted.
     metadata.update({"fps": sampled.fps, "frames_indices": sampled.frames_indices})
     if len(frames) < len(sampled.frames_indices):  # more were asked for than there are, so that some come twice

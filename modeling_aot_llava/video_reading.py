@@ -95,18 +95,22 @@ def read_frames(
 
 
 def read_chosen_frames(
-    source: Source, choose: Callable[[int, float | None], Sequence[int]], limits: VideoLimits = DEFAULT_LIMITS
-) -> tuple[np.ndarray, VideoMetadata]:
+    source: Source,
+    choose: Callable[[int, float | None], Sequence[int]],
+    limits: VideoLimits = DEFAULT_LIMITS,
+    make_store: MakeStore = StackedFrames,
+) -> tuple[Any, VideoMetadata]:
     """Like `read_frames`, with indices that follow from the video.
 
     Args:
         choose: of its number of frames, and its frame rate in 1/s (None where unknown), the indices to read.
+        make_store: as with `read_video_into`; it is called after `choose`.
     """
 
     def choose_checked(total: int, frame_rate: float | None, name: str) -> np.ndarray:
         return _as_chosen(total, frame_rate, name, chosen=_checked(choose(total, frame_rate)))
 
-    return _read_releasing(source, choose_checked, limits, StackedFrames)
+    return _read_releasing(source, choose_checked, limits, make_store)
 
 
 def uniform_frame_indices(total: int, num_frames: int) -> np.ndarray:
