@@ -1,0 +1,72 @@
+"""Qwen2-VL on a part of its video tokens: AOT (arXiv 2603.01400), experimental. See docs/qwen-vl.md."""
+
+import torch
+from transformers import Qwen2VLForConditionalGeneration, Qwen2VLModel
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from .checkpoint_keys import take_over_key_renamings
+from .configuration_aot_qwen2_vl import AOTQwen2VLConfig
+from .qwen_vl_model import AOTQwenVLForConditionalGeneration, AOTQwenVLModel
+from .stock_signature import called_as
+
+
+class AOTQwen2VLModel(AOTQwenVLModel, Qwen2VLModel):
+    """Qwen2-VL without its language-model head, with AOT on the video path; images are left alone.
+
+    `get_video_features` returns compressed videos. `forward` fits the prompt as that of
+    [`AOTQwen2VLForConditionalGeneration`] does.
+    """
+
+    config_class = AOTQwen2VLConfig
+    config: AOTQwen2VLConfig
+    has_span_a_frame = False
+    features_class = BaseModelOutputWithPooling
+
+    @called_as(Qwen2VLModel.forward)
+    def forward(self, **kwargs):
+        return super().forward(**kwargs)
+
+
+class AOTQwen2VLForConditionalGeneration(AOTQwenVLForConditionalGeneration, Qwen2VLForConditionalGeneration):
+    """Qwen2-VL that answers from a part of the video tokens, without training. Experimental.
+
+    The paper (arXiv 2603.01400) does not define AOT on this model, and no accuracy is known: see docs/qwen-vl.md.
+
+    Used as the parent class is: `from_pretrained` on an AOT or a stock Qwen2-VL checkpoint, then `generate` with a
+    prompt made by `AOTQwen2VLProcessor` or by the stock processor.
+
+    Changes to the parent class:
+    - videos reach the language model compressed. The call of the processor says how many tokens are kept; where it
+      asks for all, everything is the parent's, bit for bit. A full prompt of the stock processor, which cannot ask, is
+      cut down to `config.retention_ratio`. AOT adds no parameters.
+    - kept tokens have the positions that they have in the whole prompt.
+    - a prompt whose placeholders are not as many as the tokens is fitted: `forward` then computes logits and loss over
+      the fitted prompt, and `generate` puts the caller's own prompt in front of the answer; its cache serves no later
+      turn.
+    - a new video in a later turn, on a cache, is refused.
+    """
+
+    config_class = AOTQwen2VLConfig
+    config: AOTQwen2VLConfig
+    inner_class = AOTQwen2VLModel
+
+    @called_as(Qwen2VLForConditionalGeneration.forward)
+    def forward(self, **kwargs):
+        return self.forward_with_videos(**kwargs)
+
+    @torch.no_grad()
+    @called_as(Qwen2VLForConditionalGeneration.generate)
+    def generate(self, **kwargs):
+        return self.generate_with_videos(**kwargs)
+
+
+for _stock, _own in (
+    (Qwen2VLModel, AOTQwen2VLModel),
+    (Qwen2VLForConditionalGeneration, AOTQwen2VLForConditionalGeneration),
+):  # by the classes' names: without, checkpoints of the published form load with a random language model
+    take_over_key_renamings(_stock.__name__, _own.__name__)
+
+AOTQwen2VLModel.register_for_auto_class("AutoModel")
+AOTQwen2VLForConditionalGeneration.register_for_auto_class("AutoModelForImageTextToText")
+
+__all__ = ["AOTQwen2VLForConditionalGeneration", "AOTQwen2VLModel"]
