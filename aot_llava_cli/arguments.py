@@ -28,8 +28,8 @@ Model = Annotated[
     typer.Option(
         metavar="MODEL",
         help="Hub ID or folder of a LLaVA-OneVision or LLaVA-Video checkpoint, with AOT or stock; `generate` and "
-        "`visualize` take Qwen2.5-VL and Qwen3-VL, too. By default a mini model that comes with the program and "
-        "answers questions about coloured shapes.",
+        "`visualize` take Qwen2-VL, Qwen2.5-VL, Qwen3-VL and Qwen3-VL-MoE, too. By default a mini model that comes "
+        "with the program and answers questions about coloured shapes.",
         show_default=False,
     ),
 ]
