@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from qwen_vl_hosts import inputs_of, video_of
+from qwen_vl_hosts import config_of, inputs_of, video_of
 from safetensors.torch import load_file, save_file
 
 import modeling_aot_llava
@@ -87,6 +87,16 @@ def test_a_stock_checkpoint_loads_whole(pair, tmp_path, is_published):
         inner, info = type(pair.ours.model).from_pretrained(tmp_path, output_loading_info=True, **pair.host.aot)
         assert same_weights(inner, pair.stock.model)
         assert not info["missing_keys"] | info["mismatched_keys"]
+
+
+def test_a_checkpoint_with_one_matrix_for_words_in_and_out_loads_whole(pair, tmp_path):
+    """Small ones are like that."""
+    stock = type(pair.stock)(config_of(pair.host, is_ours=False, tie_word_embeddings=True))
+    stock.save_pretrained(tmp_path)
+    assert "lm_head.weight" not in load_file(tmp_path / "model.safetensors")
+    model = load_whole(type(pair.ours), tmp_path, **pair.host.aot)
+    assert same_weights(model, stock)
+    assert model.lm_head.weight is model.get_input_embeddings().weight
 
 
 def test_a_setting_of_from_pretrained_reaches_the_config_alone(pair, stock_folder):
