@@ -18,30 +18,19 @@ check_transformers()
 
 
 class AOTQwen2VLConfig(QwenVLFields, Qwen2VLConfig):
-    r"""
-    Configuration of [`AOTQwen2VLForConditionalGeneration`]: a [`Qwen2VLConfig`] with the hyperparameters of AOT.
+    """Configuration of [`AOTQwen2VLForConditionalGeneration`]: a [`Qwen2VLConfig`] with the hyperparameters of AOT.
 
     Experimental: the paper (arXiv 2603.01400) does not define AOT on this model, and no accuracy is known. See
     docs/qwen-vl.md for what is the paper's and what is this project's decision.
 
-    The AOT fields are those of [`AOTLlavaOnevisionConfig`], counted on the grid of merged tokens (28 x 28 pixels, two
-    pictures), with these differences: `local_window_size` is 5 by default; `num_anchors` is by default the share of a
-    frame's tokens that the paper's number is of LLaVA-OneVision's patches; `recipe` is `"paper"`; nothing is pooled,
-    and there are no newline tokens.
+    The AOT fields are those of [`AOTQwen2_5_VLConfig`], but for the layers watched: by default they are 5 and -2, for
+    every layer sees the whole frame.
 
     Args:
         kwargs: the AOT fields, and the fields of [`Qwen2VLConfig`].
 
     Raises:
         ValueError: where a field is out of range; the message names field, value and what is allowed.
-
-    Example:
-
-    ```python
-    >>> from modeling_aot_llava import AOTQwen2VLConfig
-
-    >>> config = AOTQwen2VLConfig(retention_ratio=0.2, clip_segmentation="dynamic")
-    ```
     """
 
     model_type = "aot_qwen2_vl"

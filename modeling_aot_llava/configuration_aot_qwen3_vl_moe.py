@@ -18,30 +18,18 @@ check_transformers()
 
 
 class AOTQwen3VLMoeConfig(QwenVLFields, Qwen3VLMoeConfig):
-    r"""
-    Configuration of [`AOTQwen3VLMoeForConditionalGeneration`]: a [`Qwen3VLMoeConfig`] with the hyperparameters of AOT.
+    """Configuration of [`AOTQwen3VLMoeForConditionalGeneration`]: a [`Qwen3VLMoeConfig`] with AOT's hyperparameters.
 
     Experimental: the paper (arXiv 2603.01400) does not define AOT on this model, and no accuracy is known. See
     docs/qwen-vl.md for what is the paper's and what is this project's decision.
 
-    The AOT fields are those of [`AOTLlavaOnevisionConfig`], counted on the grid of merged tokens (32 x 32 pixels, two
-    pictures), with these differences: `local_window_size` is 5 by default; `num_anchors` is by default the share of a
-    frame's tokens that the paper's number is of LLaVA-OneVision's patches; `recipe` is `"paper"`; nothing is pooled,
-    and there are no newline tokens.
+    The AOT fields are those of [`AOTQwen3VLConfig`].
 
     Args:
         kwargs: the AOT fields, and the fields of [`Qwen3VLMoeConfig`].
 
     Raises:
         ValueError: where a field is out of range; the message names field, value and what is allowed.
-
-    Example:
-
-    ```python
-    >>> from modeling_aot_llava import AOTQwen3VLMoeConfig
-
-    >>> config = AOTQwen3VLMoeConfig(retention_ratio=0.2, clip_segmentation="dynamic")
-    ```
     """
 
     model_type = "aot_qwen3_vl_moe"

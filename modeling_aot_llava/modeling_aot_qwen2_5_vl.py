@@ -72,11 +72,9 @@ class AOTQwen2_5_VLForConditionalGeneration(AOTQwenVLForConditionalGeneration, Q
         return self.generate_with_videos(**kwargs)
 
 
-for _stock, _own in (
-    (Qwen2_5_VLModel, AOTQwen2_5_VLModel),
-    (Qwen2_5_VLForConditionalGeneration, AOTQwen2_5_VLForConditionalGeneration),
-):  # by the classes' names: without, checkpoints of the published form load with a random language model
-    take_over_key_renamings(_stock.__name__, _own.__name__)
+# By the classes' names: without, checkpoints of the published form load with a random language model.
+for _kind in ("Model", "ForConditionalGeneration"):
+    take_over_key_renamings(f"Qwen2_5_VL{_kind}", f"AOTQwen2_5_VL{_kind}")
 
 AOTQwen2_5_VLModel.register_for_auto_class("AutoModel")
 AOTQwen2_5_VLForConditionalGeneration.register_for_auto_class("AutoModelForImageTextToText")

@@ -33,17 +33,8 @@ class AOTQwen2VLForConditionalGeneration(AOTQwenVLForConditionalGeneration, Qwen
     The paper (arXiv 2603.01400) does not define AOT on this model, and no accuracy is known: see docs/qwen-vl.md.
 
     Used as the parent class is: `from_pretrained` on an AOT or a stock Qwen2-VL checkpoint, then `generate` with a
-    prompt made by `AOTQwen2VLProcessor` or by the stock processor.
-
-    Changes to the parent class:
-    - videos reach the language model compressed. The call of the processor says how many tokens are kept; where it
-      asks for all, everything is the parent's, bit for bit. A full prompt of the stock processor, which cannot ask, is
-      cut down to `config.retention_ratio`. AOT adds no parameters.
-    - kept tokens have the positions that they have in the whole prompt.
-    - a prompt whose placeholders are not as many as the tokens is fitted: `forward` then computes logits and loss over
-      the fitted prompt, and `generate` puts the caller's own prompt in front of the answer; its cache serves no later
-      turn.
-    - a new video in a later turn, on a cache, is refused.
+    prompt made by `AOTQwen2VLProcessor` or by the stock processor. What changes to the parent class is what
+    [`AOTQwen2_5_VLForConditionalGeneration`] changes to its own.
     """
 
     config_class = AOTQwen2VLConfig
@@ -60,11 +51,9 @@ class AOTQwen2VLForConditionalGeneration(AOTQwenVLForConditionalGeneration, Qwen
         return self.generate_with_videos(**kwargs)
 
 
-for _stock, _own in (
-    (Qwen2VLModel, AOTQwen2VLModel),
-    (Qwen2VLForConditionalGeneration, AOTQwen2VLForConditionalGeneration),
-):  # by the classes' names: without, checkpoints of the published form load with a random language model
-    take_over_key_renamings(_stock.__name__, _own.__name__)
+# By the classes' names: without, checkpoints of the published form load with a random language model.
+for _kind in ("Model", "ForConditionalGeneration"):
+    take_over_key_renamings(f"Qwen2VL{_kind}", f"AOTQwen2VL{_kind}")
 
 AOTQwen2VLModel.register_for_auto_class("AutoModel")
 AOTQwen2VLForConditionalGeneration.register_for_auto_class("AutoModelForImageTextToText")

@@ -33,17 +33,9 @@ class AOTQwen3VLMoeForConditionalGeneration(AOTQwenVLForConditionalGeneration, Q
     The paper (arXiv 2603.01400) does not define AOT on this model, and no accuracy is known: see docs/qwen-vl.md.
 
     Used as the parent class is: `from_pretrained` on an AOT or a stock Qwen3-VL-MoE checkpoint, then `generate` with a
-    prompt made by `AOTQwen3VLProcessor` or by the stock processor.
-
-    Changes to the parent class:
-    - videos reach the language model compressed. The call of the processor says how many tokens are kept; where it
-      asks for all, everything is the parent's, bit for bit. A full prompt of the stock processor, which cannot ask, is
-      cut down to `config.retention_ratio`. AOT adds no parameters.
-    - kept tokens have the positions that they have in the whole prompt.
-    - a prompt whose placeholders are not as many in each frame as it keeps tokens is fitted: `forward` then computes
-      logits and loss over the fitted prompt, and `generate` puts the caller's own prompt in front of the answer; its
-      cache serves no later turn. With dynamic clips that is so for every prompt.
-    - a new video in a later turn, on a cache, is refused.
+    prompt made by `AOTQwen3VLProcessor` or by the stock processor. What changes to the parent class is what
+    [`AOTQwen3VLForConditionalGeneration`] changes to its own. Losses of the router are the stock model's, over the
+    prompt that is run.
     """
 
     config_class = AOTQwen3VLMoeConfig

@@ -38,30 +38,9 @@ class AOTQwen2VLProcessorKwargs(ProcessingKwargs, total=False):
 
 
 class AOTQwen2VLProcessor(AOTQwenVLProcessor, Qwen2VLProcessor):
-    r"""
-    The processor of [`AOTQwen2VLForConditionalGeneration`]. Experimental.
+    """The processor of [`AOTQwen2VLForConditionalGeneration`]. Experimental.
 
-    Changes to the parent class:
-    - a video gets exactly as many placeholders as it keeps tokens under `retention_ratio`.
-    - `kept_video_tokens`, (videos,), is returned where the call names a ratio or a video keeps all its tokens. It
-      tells AOT's model that this count was asked for: a full prompt without it is taken for the stock processor's, and
-      cut down to the model's own ratio.
-    - videos that are not decoded yet are read with PyAV; the stock video processor says which of their frames. They
-      may be given as all that [`~video_reading.read_video`] takes: path, `file://`, `http(s)://` or `data:` address,
-      bytes, `io.BytesIO`, folder of frame pictures; here and in a conversation alike.
-    - the video processor's `cap_pixels_per_frame` is `False` where nobody set it: releases announce another default.
-
-    Args:
-        image_processor, tokenizer, video_processor, chat_template: as in the parent class.
-        retention_ratio (`float`, *optional*, defaults to 0.1):
-            Share of the video tokens to keep, 1 or more for all; also a keyword of each call.
-        num_clips (`int`, *optional*, defaults to 8):
-            `num_clips` of the model's config.
-        num_anchors (`int`, *optional*):
-            `num_anchors` of the model's config.
-        video_limits (`dict`, *optional*):
-            What is refused of videos that are read, as `{"max_bytes": 10**8, "public_addresses_only": True}`: the
-            fields of [`~video_limits.VideoLimits`]; also a keyword of each call.
+    Arguments, and what changes to the parent class, are those of [`AOTQwen2_5_VLProcessor`].
     """
 
     valid_processor_kwargs = AOTQwen2VLProcessorKwargs
