@@ -28,8 +28,8 @@ Model = Annotated[
     typer.Option(
         metavar="MODEL",
         help="Hub ID or folder of a LLaVA-OneVision or LLaVA-Video checkpoint, with AOT or stock; or, experimental, "
-        "of a Qwen2.5-VL or Qwen3-VL one. By default a mini model that comes with the program and answers questions "
-        "about coloured shapes.",
+        "of a Qwen2-VL, Qwen2.5-VL, Qwen3-VL or Qwen3-VL-MoE one. By default a mini model that comes with the program "
+        "and answers questions about coloured shapes.",
         show_default=False,
     ),
 ]

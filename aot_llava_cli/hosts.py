@@ -13,8 +13,13 @@ from modeling_aot_llava import (
     AOTQwen2_5_VLConfig,
     AOTQwen2_5_VLForConditionalGeneration,
     AOTQwen2_5_VLProcessor,
+    AOTQwen2VLConfig,
+    AOTQwen2VLForConditionalGeneration,
+    AOTQwen2VLProcessor,
     AOTQwen3VLConfig,
     AOTQwen3VLForConditionalGeneration,
+    AOTQwen3VLMoeConfig,
+    AOTQwen3VLMoeForConditionalGeneration,
     AOTQwen3VLProcessor,
 )
 from modeling_aot_llava.call_videos import CallVideos
@@ -44,8 +49,10 @@ class Host:
 LLAVA = Host(AOTLlavaOnevisionConfig, AOTLlavaOnevisionForConditionalGeneration, AOTLlavaOnevisionProcessor)
 HOSTS = (
     LLAVA,
+    Host(AOTQwen2VLConfig, AOTQwen2VLForConditionalGeneration, AOTQwen2VLProcessor),
     Host(AOTQwen2_5_VLConfig, AOTQwen2_5_VLForConditionalGeneration, AOTQwen2_5_VLProcessor),
     Host(AOTQwen3VLConfig, AOTQwen3VLForConditionalGeneration, AOTQwen3VLProcessor),
+    Host(AOTQwen3VLMoeConfig, AOTQwen3VLMoeForConditionalGeneration, AOTQwen3VLProcessor),
 )
 
 
@@ -64,7 +71,7 @@ def host_of(model_id: str, revision: str = "main") -> Host:
             return host
     raise ValueError(
         f"{model_id} is a {model_type} checkpoint, but one of LLaVA-OneVision or LLaVA-Video is needed, such as "
-        "llava-hf/llava-onevision-qwen2-0.5b-ov-hf; or one of Qwen2.5-VL or Qwen3-VL."
+        "llava-hf/llava-onevision-qwen2-0.5b-ov-hf; or one of Qwen2-VL, Qwen2.5-VL, Qwen3-VL or Qwen3-VL-MoE."
     )
 
 

@@ -18,7 +18,7 @@ METHODS = (
     "earlytom",
 )
 # AOT on the Qwen-VL family, experimental.
-QWEN_VL = ("qwen2_5_vl", "qwen3_vl")
+QWEN_VL = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
 
 
 def model_id(method: str) -> str:

@@ -16,6 +16,7 @@ Of the last two there are none, or the program fails.
 import math
 import sys
 from collections import Counter
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
@@ -27,7 +28,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from benchmarks.options import OneLineParser, count
-from modeling_aot_llava import AOTLlavaOnevisionConfig, AOTQwen2_5_VLConfig, AOTQwen3VLConfig, qwen_vl_encoding
+from modeling_aot_llava import (
+    AOTLlavaOnevisionConfig,
+    AOTQwen2_5_VLConfig,
+    AOTQwen2VLConfig,
+    AOTQwen3VLConfig,
+    AOTQwen3VLMoeConfig,
+    qwen_vl_encoding,
+)
 from modeling_aot_llava.fused_kernels import NAMESPACE, triton
 from modeling_aot_llava.spatiotemporal_pruning import compress_video_features
 
@@ -173,20 +181,18 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f"The host waits, or copies from pageable memory, {obstacles} times, but never should.")
 
 
-def _on_qwen2_5_vl(num_frames: int) -> LaunchCount:
-    return count_launches_on_qwen_vl((num_frames, QWEN_SIDE, QWEN_SIDE), AOTQwen2_5_VLConfig(), 0)
-
-
-def _on_qwen3_vl(num_frames: int) -> LaunchCount:
-    config = AOTQwen3VLConfig()
-    num_deepstack = len(config.vision_config.deepstack_visual_indexes)
+def _on_qwen_vl(config_class: type, num_frames: int) -> LaunchCount:
+    config = config_class()
+    num_deepstack = len(getattr(config.vision_config, "deepstack_visual_indexes", ()))
     return count_launches_on_qwen_vl((num_frames, QWEN_SIDE, QWEN_SIDE), config, num_deepstack)
 
 
 HOSTS = {
     "llava": lambda num_frames: count_launches(num_frames, AOTLlavaOnevisionConfig()),
-    "qwen2_5_vl": _on_qwen2_5_vl,
-    "qwen3_vl": _on_qwen3_vl,
+    "qwen2_vl": partial(_on_qwen_vl, AOTQwen2VLConfig),
+    "qwen2_5_vl": partial(_on_qwen_vl, AOTQwen2_5_VLConfig),
+    "qwen3_vl": partial(_on_qwen_vl, AOTQwen3VLConfig),
+    "qwen3_vl_moe": partial(_on_qwen_vl, AOTQwen3VLMoeConfig),
 }
 
 

@@ -8,14 +8,23 @@ from typing import Any
 
 from .options import OneLineParser, count, device, list_of, ratio
 
-SHAPES = ("qwen2.5-vl-tiny", "qwen3-vl-tiny", "qwen2.5-vl-7b", "qwen3-vl-8b")
+SHAPES = (
+    "qwen2-vl-tiny",
+    "qwen2.5-vl-tiny",
+    "qwen3-vl-tiny",
+    "qwen3-vl-moe-tiny",
+    "qwen2-vl-7b",
+    "qwen2.5-vl-7b",
+    "qwen3-vl-8b",
+    "qwen3-vl-30b-a3b",
+)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Measures and prints a table."""
     parser = OneLineParser(prog="python -m benchmarks.qwen_vl", description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--shape", choices=SHAPES, default=SHAPES[1], help="layer sizes (default: a tiny one, to try it out)")
+    add("--shape", choices=SHAPES, default="qwen3-vl-tiny", help="layer sizes (default: a tiny one, to try it out)")
     add("--pictures", type=list_of(count), default=[8, 16], metavar="N,N", help="of a video, two a frame")
     add("--tokens", type=count, default=4, metavar="N", help="side of a frame, in tokens (default: 4)")
     add("--ratios", type=list_of(ratio), default=[1.0, 0.25, 0.1], metavar="R,R", help="retention ratios")

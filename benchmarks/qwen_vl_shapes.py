@@ -53,9 +53,26 @@ _TINY_TEXT = {
     "rope_parameters": _rope(1e4, [4, 2, 2]),
 }
 _TINY_TOWER = {"depth": 4, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "out_hidden_size": 64}
+_TINY_EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 48}
+_TEXT_OF_7B = {
+    "vocab_size": 152064,
+    "hidden_size": 3584,
+    "intermediate_size": 18944,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 28,
+    "num_key_value_heads": 4,
+    "rope_parameters": _rope(1e6, [16, 24, 24]),
+}
+_TOWER_OF_QWEN3 = {"depth": 27, "hidden_size": 1152, "intermediate_size": 4304, "num_heads": 16}
 
 # The published layer sizes.
 QWEN_SHAPES = {
+    "qwen2-vl-tiny": QwenShape(
+        "qwen2_vl",
+        text=_TINY_TEXT,
+        vision={"depth": 4, "embed_dim": 32, "mlp_ratio": 2, "num_heads": 2, "hidden_size": 64, "patch_size": 14},
+        aot={"local_attention_layer": 1},
+    ),
     "qwen2.5-vl-tiny": QwenShape(
         "qwen2_5_vl",
         text=_TINY_TEXT,
@@ -68,17 +85,20 @@ QWEN_SHAPES = {
         vision={**_TINY_TOWER, "patch_size": 16, "deepstack_visual_indexes": [0, 1]},
         aot={"local_attention_layer": 1},
     ),
+    "qwen3-vl-moe-tiny": QwenShape(
+        "qwen3_vl_moe",
+        text={**_TINY_TEXT, **_TINY_EXPERTS},
+        vision={**_TINY_TOWER, "patch_size": 16, "deepstack_visual_indexes": [0, 1]},
+        aot={"local_attention_layer": 1},
+    ),
+    "qwen2-vl-7b": QwenShape(
+        "qwen2_vl",
+        text=_TEXT_OF_7B,
+        vision={"depth": 32, "embed_dim": 1280, "mlp_ratio": 4, "num_heads": 16, "hidden_size": 3584},
+    ),
     "qwen2.5-vl-7b": QwenShape(
         "qwen2_5_vl",
-        text={
-            "vocab_size": 152064,
-            "hidden_size": 3584,
-            "intermediate_size": 18944,
-            "num_hidden_layers": 28,
-            "num_attention_heads": 28,
-            "num_key_value_heads": 4,
-            "rope_parameters": _rope(1e6, [16, 24, 24]),
-        },
+        text=_TEXT_OF_7B,
         vision={"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16, "out_hidden_size": 3584},
     ),
     "qwen3-vl-8b": QwenShape(
@@ -93,7 +113,24 @@ QWEN_SHAPES = {
             "head_dim": 128,
             "rope_parameters": _rope(5e6, [24, 20, 20]),
         },
-        vision={"depth": 27, "hidden_size": 1152, "intermediate_size": 4304, "num_heads": 16, "out_hidden_size": 4096},
+        vision={**_TOWER_OF_QWEN3, "out_hidden_size": 4096},
+    ),
+    "qwen3-vl-30b-a3b": QwenShape(
+        "qwen3_vl_moe",
+        text={
+            "vocab_size": 151936,
+            "hidden_size": 2048,
+            "intermediate_size": 6144,
+            "num_hidden_layers": 48,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 4,
+            "head_dim": 128,
+            "num_experts": 128,
+            "num_experts_per_tok": 8,
+            "moe_intermediate_size": 768,
+            "rope_parameters": _rope(5e6, [24, 20, 20]),
+        },
+        vision={**_TOWER_OF_QWEN3, "out_hidden_size": 2048},
     ),
 }
 

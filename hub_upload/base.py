@@ -30,7 +30,8 @@ from .weights import check_index, read_headers, tensors_of
 
 MODEL_TYPES = ("llava_onevision", "aot_llava_onevision")
 # Of base models that AOT runs on, and nobody has measured it.
-NOT_MEASURED = ("qwen2_5_vl", "qwen3_vl", "aot_qwen2_5_vl", "aot_qwen3_vl")
+_QWEN_VL = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
+NOT_MEASURED = (*_QWEN_VL, *(f"aot_{name}" for name in _QWEN_VL))
 
 _SAVE_AGAIN = "download or save the base again."
 

@@ -1,8 +1,7 @@
 """Qwen2.5-VL on a part of its video tokens: AOT (arXiv 2603.01400), experimental. See docs/qwen-vl.md."""
 
 import torch
-from torch import nn
-from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLModel, Qwen2_5_VLPreTrainedModel
+from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.vision_utils import get_vision_window_index
 
@@ -62,13 +61,7 @@ class AOTQwen2_5_VLForConditionalGeneration(AOTQwenVLForConditionalGeneration, Q
 
     config_class = AOTQwen2_5_VLConfig
     config: AOTQwen2_5_VLConfig
-
-    def __init__(self, config: AOTQwen2_5_VLConfig):
-        # Not the parent's constructor: it would build, and initialise, the parent's inner model.
-        Qwen2_5_VLPreTrainedModel.__init__(self, config)
-        self.model = AOTQwen2_5_VLModel(config)
-        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
-        self.post_init()
+    inner_class = AOTQwen2_5_VLModel
 
     @called_as(Qwen2_5_VLForConditionalGeneration.forward, more_keywords=NAMES)
     def forward(self, **kwargs):
@@ -80,11 +73,9 @@ class AOTQwen2_5_VLForConditionalGeneration(AOTQwenVLForConditionalGeneration, Q
         return self.generate_with_videos(**kwargs)
 
 
-for _stock, _own in (
-    (Qwen2_5_VLModel, AOTQwen2_5_VLModel),
-    (Qwen2_5_VLForConditionalGeneration, AOTQwen2_5_VLForConditionalGeneration),
-):  # by the classes' names: without, checkpoints of the published form load with a random language model
-    take_over_key_renamings(_stock.__name__, _own.__name__)
+# By the classes' names: without, checkpoints of the published form load with a random language model.
+for _kind in ("Model", "ForConditionalGeneration"):
+    take_over_key_renamings(f"Qwen2_5_VL{_kind}", f"AOTQwen2_5_VL{_kind}")
 
 AOTQwen2_5_VLModel.register_for_auto_class("AutoModel")
 AOTQwen2_5_VLForConditionalGeneration.register_for_auto_class("AutoModelForImageTextToText")

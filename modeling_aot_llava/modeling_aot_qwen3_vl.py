@@ -1,8 +1,7 @@
 """Qwen3-VL on a part of its video tokens: AOT (arXiv 2603.01400), experimental. See docs/qwen-vl.md."""
 
 import torch
-from torch import nn
-from transformers import Qwen3VLForConditionalGeneration, Qwen3VLModel, Qwen3VLPreTrainedModel
+from transformers import Qwen3VLForConditionalGeneration, Qwen3VLModel
 from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 
 from .configuration_aot_qwen3_vl import AOTQwen3VLConfig
@@ -49,13 +48,7 @@ class AOTQwen3VLForConditionalGeneration(AOTQwenVLForConditionalGeneration, Qwen
 
     config_class = AOTQwen3VLConfig
     config: AOTQwen3VLConfig
-
-    def __init__(self, config: AOTQwen3VLConfig):
-        # Not the parent's constructor: it would build, and initialise, the parent's inner model.
-        Qwen3VLPreTrainedModel.__init__(self, config)
-        self.model = AOTQwen3VLModel(config)
-        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
-        self.post_init()
+    inner_class = AOTQwen3VLModel
 
     @called_as(Qwen3VLForConditionalGeneration.forward, more_keywords=NAMES)
     def forward(self, **kwargs):

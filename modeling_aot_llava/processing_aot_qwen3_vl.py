@@ -50,7 +50,7 @@ class AOTQwen3VLProcessorKwargs(ProcessingKwargs, total=False):
 
 class AOTQwen3VLProcessor(AOTQwenVLProcessor, Qwen3VLProcessor):
     r"""
-    The processor of [`AOTQwen3VLForConditionalGeneration`]. Experimental.
+    The processor of [`AOTQwen3VLForConditionalGeneration`], and of the MoE's. Experimental.
 
     Changes to the parent class:
     - each frame of a video gets as many placeholders as it keeps tokens under `retention_ratio`, between the marks and

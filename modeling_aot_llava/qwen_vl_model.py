@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from torch import Tensor
-from transformers import GenerationConfig
+from torch import Tensor, nn
+from transformers import GenerationConfig, PreTrainedModel
 from transformers.utils import can_return_tuple
 
 from .aot_fields import aot_fields_of
@@ -97,7 +97,20 @@ class AOTQwenVLModel:
 
 
 class AOTQwenVLForConditionalGeneration:
-    """The part of a model with its language-model head that the family shares; a subclass is a stock one as well."""
+    """The part of a model with its language-model head that the family shares; a subclass is a stock one as well.
+
+    Attributes:
+        inner_class: AOT's model without the head.
+    """
+
+    inner_class: type[AOTQwenVLModel]
+
+    def __init__(self, config):
+        # Not the stock model's constructor: it would build, and initialise, the stock inner model.
+        PreTrainedModel.__init__(self, config)
+        self.model = self.inner_class(config)
+        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        self.post_init()
 
     def save_pretrained(self, *args, **kwargs):
         self.config.auto_map = {

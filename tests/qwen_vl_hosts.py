@@ -1,6 +1,6 @@
 """The models of the Qwen-VL family, stock and ours, at a size that runs in milliseconds."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -30,31 +30,53 @@ class Host:
 
     Attributes:
         name: as in the names of its classes.
-        vision: fields of its vision config that the others do not have.
+        vision: fields of its vision config that not all have.
         aot: AOT fields of a small model.
+        text: fields of its text config that not all have.
+        processor: as in the name of its processor, where that is another's.
     """
 
     name: str
     vision: dict[str, Any]
     aot: dict[str, Any]
+    text: dict[str, Any] = field(default_factory=dict)
+    processor: str | None = None
+
+    @property
+    def has_span_a_frame(self):
+        return self.ours("Model").has_span_a_frame
 
     def stock(self, kind):
-        return getattr(transformers, f"{self.name}{kind}")
+        return getattr(transformers, self._called(kind))
 
     def ours(self, kind):
-        return getattr(modeling_aot_llava, f"AOT{self.name}{kind}")
+        return getattr(modeling_aot_llava, f"AOT{self._called(kind)}")
+
+    def _called(self, kind):
+        is_anothers = kind == "Processor" and self.processor is not None
+        return f"{self.processor if is_anothers else self.name}{kind}"
 
 
+_TOWER = {"hidden_size": 16, "intermediate_size": 32, "out_hidden_size": 32}
+_DEEPSTACK = {**_TOWER, "num_position_embeddings": 36, "deepstack_visual_indexes": [0, 2]}
 HOSTS = {
+    "qwen2_vl": Host(
+        "Qwen2VL",
+        {"embed_dim": 16, "mlp_ratio": 2, "hidden_size": 32},
+        {"local_attention_layer": 1, "global_attention_layer": -2},
+    ),
     "qwen2_5_vl": Host(
         "Qwen2_5_VL",
-        {"window_size": 2 * CELL, "fullatt_block_indexes": [1, 3], "tokens_per_second": 4},
+        {**_TOWER, "window_size": 2 * CELL, "fullatt_block_indexes": [1, 3], "tokens_per_second": 4},
         {"local_attention_layer": 1, "global_attention_layer": 3},
     ),
-    "qwen3_vl": Host(
-        "Qwen3VL",
-        {"num_position_embeddings": 36, "deepstack_visual_indexes": [0, 2]},
+    "qwen3_vl": Host("Qwen3VL", _DEEPSTACK, {"local_attention_layer": 1, "global_attention_layer": -2}),
+    "qwen3_vl_moe": Host(
+        "Qwen3VLMoe",
+        _DEEPSTACK,
         {"local_attention_layer": 1, "global_attention_layer": -2},
+        {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24},
+        "Qwen3VL",
     ),
 }
 
@@ -79,11 +101,8 @@ def config_of(host, is_ours=True, **fields):
     values = {
         "vision_config": {
             "depth": 4,
-            "hidden_size": 16,
-            "intermediate_size": 32,
             "num_heads": 2,
             "patch_size": PATCH,
-            "out_hidden_size": 32,
             "initializer_range": 0.3,
             **host.vision,
         },
@@ -99,6 +118,7 @@ def config_of(host, is_ours=True, **fields):
             "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]},
             "initializer_range": 0.3,
             "pad_token_id": number("<|endoftext|>"),
+            **host.text,
         },
         "image_token_id": number("<|image_pad|>"),
         "video_token_id": number("<|video_pad|>"),
@@ -146,7 +166,7 @@ def _part(host, kind):
     fields = {"patch_size": PATCH, "merge_size": 2, "temporal_patch_size": 2, "size": size}
     if kind == "ImageProcessor":
         return transformers.Qwen2VLImageProcessor(**fields)
-    if host.name == "Qwen3VL":
+    if host.has_span_a_frame:
         return transformers.Qwen3VLVideoProcessor(**fields, do_sample_frames=False)
     return transformers.Qwen2VLVideoProcessor(**fields, do_sample_frames=False)
 

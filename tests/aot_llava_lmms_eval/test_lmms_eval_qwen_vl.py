@@ -107,8 +107,8 @@ def test_what_belongs_to_llava_or_to_another_host_is_refused(host, checkpoint):
         answerer(host, checkpoint, conv_template="qwen_1_5")
     with pytest.raises(ValueError, match="add_time_instruction=True is LLaVA's"):
         answerer(host, checkpoint, add_time_instruction=True)
-    (other,) = set(QWEN_VL) - {host}
-    for name, folder in ((other, checkpoint), (host, MINI_CHECKPOINT)):
+    others = [(other, checkpoint) for other in QWEN_VL if other != host]
+    for name, folder in (*others, (host, MINI_CHECKPOINT)):
         with pytest.raises(ValueError, match=f"is no {name} checkpoint"):
             answerer(name, folder)
     with pytest.raises(ValueError, match="`num_clips` is 0"):

@@ -62,7 +62,7 @@ def test_what_depends_on_the_video_waits_once(fields):
     assert count_launches(8, small_config(7, **fields), width=8).waits.total() == 1
 
 
-@pytest.mark.parametrize("host", ["qwen2_5_vl", "qwen3_vl"])
+@pytest.mark.parametrize("host", QWEN_HOSTS)
 @pytest.mark.parametrize("num_frames", [8, 32, 64])
 def test_launches_of_a_qwen_vl_video_are_hardly_more_and_never_wait(host, num_frames):
     """DeepStack's channels ride along in the same launches; more are where the kept tokens stand."""

@@ -6,7 +6,7 @@ import torch
 from benchmarks import qwen_vl
 from benchmarks.qwen_vl_shapes import QWEN_SHAPES, build_models, make_prompt, random_video
 
-TINY = ["qwen2.5-vl-tiny", "qwen3-vl-tiny"]
+TINY = ["qwen2-vl-tiny", "qwen2.5-vl-tiny", "qwen3-vl-tiny", "qwen3-vl-moe-tiny"]
 GRID = (3, 8, 8)
 
 

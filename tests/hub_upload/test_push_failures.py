@@ -112,6 +112,8 @@ def test_an_output_that_cannot_be_written_is_named_before_the_base_is_looked_at(
     [
         ({"config.json": '{"model_type": "qwen2"}'}, ["qwen2", "LLaVA-OneVision"]),
         ({"config.json": '{"model_type": "qwen3_vl"}'}, ["qwen3_vl", "experimental", "save_pretrained"]),
+        ({"config.json": '{"model_type": "qwen2_vl"}'}, ["qwen2_vl", "experimental", "save_pretrained"]),
+        ({"config.json": '{"model_type": "aot_qwen3_vl_moe"}'}, ["aot_qwen3_vl_moe", "not published"]),
         ({"config.json": '{"model_type": "aot_qwen2_5_vl"}'}, ["aot_qwen2_5_vl", "not published"]),
         ({"config.json": "{"}, ["config.json of", "is not JSON"]),
         ({"config.json": None}, ["has no config.json"]),
