@@ -6,6 +6,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from .checkpoint_keys import take_over_key_renamings
 from .configuration_aot_qwen2_vl import AOTQwen2VLConfig
+from .qwen_vl_call_videos import NAMES
 from .qwen_vl_model import AOTQwenVLForConditionalGeneration, AOTQwenVLModel
 from .stock_signature import called_as
 
@@ -22,7 +23,7 @@ class AOTQwen2VLModel(AOTQwenVLModel, Qwen2VLModel):
     has_span_a_frame = False
     features_class = BaseModelOutputWithPooling
 
-    @called_as(Qwen2VLModel.forward)
+    @called_as(Qwen2VLModel.forward, more_keywords=NAMES)
     def forward(self, **kwargs):
         return super().forward(**kwargs)
 
@@ -41,12 +42,12 @@ class AOTQwen2VLForConditionalGeneration(AOTQwenVLForConditionalGeneration, Qwen
     config: AOTQwen2VLConfig
     inner_class = AOTQwen2VLModel
 
-    @called_as(Qwen2VLForConditionalGeneration.forward)
+    @called_as(Qwen2VLForConditionalGeneration.forward, more_keywords=NAMES)
     def forward(self, **kwargs):
         return self.forward_with_videos(**kwargs)
 
     @torch.no_grad()
-    @called_as(Qwen2VLForConditionalGeneration.generate)
+    @called_as(Qwen2VLForConditionalGeneration.generate, more_keywords=NAMES)
     def generate(self, **kwargs):
         return self.generate_with_videos(**kwargs)
 

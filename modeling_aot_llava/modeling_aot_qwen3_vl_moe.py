@@ -6,6 +6,7 @@ from transformers.models.qwen3_vl_moe.modeling_qwen3_vl_moe import BaseModelOutp
 
 from .checkpoint_keys import take_over_key_renamings
 from .configuration_aot_qwen3_vl_moe import AOTQwen3VLMoeConfig
+from .qwen_vl_call_videos import NAMES
 from .qwen_vl_model import AOTQwenVLForConditionalGeneration, AOTQwenVLModel
 from .stock_signature import called_as
 
@@ -22,7 +23,7 @@ class AOTQwen3VLMoeModel(AOTQwenVLModel, Qwen3VLMoeModel):
     has_span_a_frame = True
     features_class = BaseModelOutputWithDeepstackFeatures
 
-    @called_as(Qwen3VLMoeModel.forward)
+    @called_as(Qwen3VLMoeModel.forward, more_keywords=NAMES)
     def forward(self, **kwargs):
         return super().forward(**kwargs)
 
@@ -42,12 +43,12 @@ class AOTQwen3VLMoeForConditionalGeneration(AOTQwenVLForConditionalGeneration, Q
     config: AOTQwen3VLMoeConfig
     inner_class = AOTQwen3VLMoeModel
 
-    @called_as(Qwen3VLMoeForConditionalGeneration.forward)
+    @called_as(Qwen3VLMoeForConditionalGeneration.forward, more_keywords=NAMES)
     def forward(self, **kwargs):
         return self.forward_with_videos(**kwargs)
 
     @torch.no_grad()
-    @called_as(Qwen3VLMoeForConditionalGeneration.generate)
+    @called_as(Qwen3VLMoeForConditionalGeneration.generate, more_keywords=NAMES)
     def generate(self, **kwargs):
         return self.generate_with_videos(**kwargs)
 
