@@ -6,19 +6,14 @@ And, experimental, for Qwen2-VL, Qwen2.5-VL, Qwen3-VL and Qwen3-VL-MoE.
 import transformers
 
 from .configuration_aot_llava import AOTLlavaOnevisionConfig
-from .configuration_aot_qwen2_5_vl import AOTQwen2_5_VLConfig
-from .configuration_aot_qwen2_vl import AOTQwen2VLConfig
-from .configuration_aot_qwen3_vl import AOTQwen3VLConfig
-from .configuration_aot_qwen3_vl_moe import AOTQwen3VLMoeConfig
+from .configuration_aot_qwen_vl import AOTQwen2_5_VLConfig, AOTQwen2VLConfig, AOTQwen3VLConfig, AOTQwen3VLMoeConfig
 from .modeling_aot_llava import AOTLlavaOnevisionForConditionalGeneration, AOTLlavaOnevisionModel
 from .modeling_aot_qwen2_5_vl import AOTQwen2_5_VLForConditionalGeneration, AOTQwen2_5_VLModel
 from .modeling_aot_qwen2_vl import AOTQwen2VLForConditionalGeneration, AOTQwen2VLModel
 from .modeling_aot_qwen3_vl import AOTQwen3VLForConditionalGeneration, AOTQwen3VLModel
 from .modeling_aot_qwen3_vl_moe import AOTQwen3VLMoeForConditionalGeneration, AOTQwen3VLMoeModel
 from .processing_aot_llava import AOTLlavaOnevisionProcessor
-from .processing_aot_qwen2_5_vl import AOTQwen2_5_VLProcessor
-from .processing_aot_qwen2_vl import AOTQwen2VLProcessor
-from .processing_aot_qwen3_vl import AOTQwen3VLProcessor
+from .processing_aot_qwen_vl import AOTQwen2_5_VLProcessor, AOTQwen2VLProcessor, AOTQwen3VLProcessor
 
 # Where the package is installed, the Auto classes know it, and nothing asks for `trust_remote_code`.
 for _config, _model, _generating, _processor in (

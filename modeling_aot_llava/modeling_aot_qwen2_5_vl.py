@@ -6,7 +6,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.vision_utils import get_vision_window_index
 
 from .checkpoint_keys import take_over_key_renamings
-from .configuration_aot_qwen2_5_vl import AOTQwen2_5_VLConfig
+from .configuration_aot_qwen_vl import AOTQwen2_5_VLConfig
 from .qwen_vl_call_videos import NAMES
 from .qwen_vl_model import AOTQwenVLForConditionalGeneration, AOTQwenVLModel
 from .stock_signature import called_as

@@ -5,7 +5,7 @@ from transformers import Qwen2VLForConditionalGeneration, Qwen2VLModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from .checkpoint_keys import take_over_key_renamings
-from .configuration_aot_qwen2_vl import AOTQwen2VLConfig
+from .configuration_aot_qwen_vl import AOTQwen2VLConfig
 from .qwen_vl_call_videos import NAMES
 from .qwen_vl_model import AOTQwenVLForConditionalGeneration, AOTQwenVLModel
 from .stock_signature import called_as

@@ -4,7 +4,7 @@ import torch
 from transformers import Qwen3VLForConditionalGeneration, Qwen3VLModel
 from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 
-from .configuration_aot_qwen3_vl import AOTQwen3VLConfig
+from .configuration_aot_qwen_vl import AOTQwen3VLConfig
 from .qwen_vl_call_videos import NAMES
 from .qwen_vl_model import AOTQwenVLForConditionalGeneration, AOTQwenVLModel
 from .stock_signature import called_as

@@ -5,7 +5,7 @@ from transformers import Qwen3VLMoeConfig, Qwen3VLMoeForConditionalGeneration, Q
 from transformers.models.qwen3_vl_moe.modeling_qwen3_vl_moe import BaseModelOutputWithDeepstackFeatures
 
 from .checkpoint_keys import take_over_key_renamings
-from .configuration_aot_qwen3_vl_moe import AOTQwen3VLMoeConfig
+from .configuration_aot_qwen_vl import AOTQwen3VLMoeConfig
 from .qwen_vl_call_videos import NAMES
 from .qwen_vl_model import AOTQwenVLForConditionalGeneration, AOTQwenVLModel
 from .stock_signature import called_as

@@ -12,7 +12,7 @@ from modeling_aot_llava import (
     AOTLlavaOnevisionForConditionalGeneration,
     AOTLlavaOnevisionProcessor,
 )
-from modeling_aot_llava.qwen_vl_fields import QwenVLFields
+from modeling_aot_llava.configuration_aot_qwen_vl import QwenVLFields
 from modeling_aot_llava.video_reading import read_video
 
 from ..answer import without_newlines

@@ -1,8 +1,8 @@
-"""A Qwen2.5-VL processor that writes as many video placeholders as AOT keeps tokens. Experimental."""
+"""Processors of the Qwen-VL family that write as many video placeholders as AOT keeps tokens. Experimental."""
 
 from typing import TYPE_CHECKING
 
-from transformers import Qwen2_5_VLProcessor
+from transformers import Qwen2_5_VLProcessor, Qwen2VLProcessor, Qwen3VLProcessor
 from transformers.processing_utils import ProcessingKwargs
 
 from .qwen_vl_placeholders import AOTQwenVLProcessor, AOTQwenVLVideosKwargs
@@ -42,18 +42,19 @@ if TYPE_CHECKING:  # transformers too old for this code copies the modules named
 check_transformers()
 
 
-class AOTQwen2_5_VLProcessorKwargs(ProcessingKwargs, total=False):
-    _defaults = processor_defaults(Qwen2_5_VLProcessor)
+class AOTQwen3VLProcessorKwargs(ProcessingKwargs, total=False):
+    _defaults = processor_defaults(Qwen3VLProcessor)
 
     videos_kwargs: AOTQwenVLVideosKwargs
 
 
-class AOTQwen2_5_VLProcessor(AOTQwenVLProcessor, Qwen2_5_VLProcessor):
+class AOTQwen3VLProcessor(AOTQwenVLProcessor, Qwen3VLProcessor):
     r"""
-    The processor of [`AOTQwen2_5_VLForConditionalGeneration`]. Experimental.
+    The processor of [`AOTQwen3VLForConditionalGeneration`], and of the MoE's. Experimental.
 
     Changes to the parent class:
-    - a video gets exactly as many placeholders as it keeps tokens under `retention_ratio`.
+    - each frame of a video gets as many placeholders as it keeps tokens under `retention_ratio`, between the marks and
+      behind the time that the parent writes; a frame may keep none. Times and marks are not counted by the ratio.
     - `kept_video_tokens`, (videos,), is returned where the call names a ratio or a video keeps all its tokens. It
       tells AOT's model that this count was asked for: a full prompt without it is taken for the stock processor's, and
       cut down to the model's own ratio.
@@ -70,16 +71,49 @@ class AOTQwen2_5_VLProcessor(AOTQwenVLProcessor, Qwen2_5_VLProcessor):
         num_clips (`int`, *optional*, defaults to 8):
             `num_clips` of the model's config.
         num_anchors (`int`, *optional*):
-            `num_anchors` of the model's config.
+            `num_anchors` of the model's config, on which it depends how many tokens each frame keeps.
         video_limits (`dict`, *optional*):
             What is refused of videos that are read, as `{"max_bytes": 10**8, "public_addresses_only": True}`: the
             fields of [`~video_limits.VideoLimits`]; also a keyword of each call.
+    """
+
+    valid_processor_kwargs = AOTQwen3VLProcessorKwargs
+    has_span_a_frame = True
+
+
+class AOTQwen2VLProcessorKwargs(ProcessingKwargs, total=False):
+    _defaults = processor_defaults(Qwen2VLProcessor)
+
+    videos_kwargs: AOTQwenVLVideosKwargs
+
+
+class AOTQwen2VLProcessor(AOTQwenVLProcessor, Qwen2VLProcessor):
+    """The processor of [`AOTQwen2VLForConditionalGeneration`], like [`AOTQwen3VLProcessor`]; it writes no times.
+
+    A video has one run of placeholders, exactly as many as it keeps tokens under `retention_ratio`. Experimental.
+    """
+
+    valid_processor_kwargs = AOTQwen2VLProcessorKwargs
+    has_span_a_frame = False
+
+
+class AOTQwen2_5_VLProcessorKwargs(ProcessingKwargs, total=False):
+    _defaults = processor_defaults(Qwen2_5_VLProcessor)
+
+    videos_kwargs: AOTQwenVLVideosKwargs
+
+
+class AOTQwen2_5_VLProcessor(AOTQwenVLProcessor, Qwen2_5_VLProcessor):
+    """The processor of [`AOTQwen2_5_VLForConditionalGeneration`], like [`AOTQwen3VLProcessor`]; it writes no times.
+
+    A video has one run of placeholders, exactly as many as it keeps tokens under `retention_ratio`. Experimental.
     """
 
     valid_processor_kwargs = AOTQwen2_5_VLProcessorKwargs
     has_span_a_frame = False
 
 
-AOTQwen2_5_VLProcessor.register_for_auto_class("AutoProcessor")
+for _processor in (AOTQwen2VLProcessor, AOTQwen2_5_VLProcessor, AOTQwen3VLProcessor):
+    _processor.register_for_auto_class("AutoProcessor")
 
-__all__ = ["AOTQwen2_5_VLProcessor"]
+__all__ = ["AOTQwen2VLProcessor", "AOTQwen2_5_VLProcessor", "AOTQwen3VLProcessor"]
