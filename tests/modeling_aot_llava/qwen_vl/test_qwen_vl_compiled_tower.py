@@ -12,6 +12,9 @@ from reference import relative_error
 
 from modeling_aot_llava.qwen_vl_encoding import encode_video
 
+# A tower with windows and one with DeepStack; the other hosts have the same modules.
+pytestmark = pytest.mark.parametrize("pair", ["qwen2_5_vl", "qwen3_vl"], indirect=True)
+
 
 class Graphs(list):
     def __call__(self, graph, inputs):
