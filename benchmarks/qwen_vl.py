@@ -14,7 +14,9 @@ SHAPES = (
     "qwen3-vl-tiny",
     "qwen3-vl-moe-tiny",
     "qwen2-vl-7b",
+    "qwen2.5-vl-3b",
     "qwen2.5-vl-7b",
+    "qwen3-vl-2b",
     "qwen3-vl-8b",
     "qwen3-vl-30b-a3b",
 )

@@ -152,7 +152,7 @@ def encode_pixels(
         if _keeps_all_tokens(kept, frames, is_asked_for, model.config):
             outputs = encode_whole(model, pixels, *of_layers)
         else:
-            vision_parts = run_tower(model, pixels, *of_layers) if is_traced else None
+            vision_parts = run_tower(model, pixels, vision_feature_layer) if is_traced else None
             outputs = _compressed(model, pixels, kept, vision_parts, *of_layers)
         if videos.are_plain:
             return outputs
