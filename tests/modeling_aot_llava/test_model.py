@@ -688,9 +688,8 @@ def test_the_default_device_changes_nothing(model, prompt):
     assert torch.equal(features, expected)
 
 
-@pytest.mark.parametrize("ratio", [0.25, 1.0])
-def test_a_compiled_model_gives_the_same(build_model, prompt, ratio):
-    inputs = prompt("<video>What?", retention_ratio=ratio)
+def test_a_model_whose_parts_are_compiled_too_gives_the_same(build_model, prompt):
+    inputs = prompt("<video>What?", retention_ratio=0.25)
     model = build_model()
     expected = run(model, inputs).logits
     torch.compiler.reset()
