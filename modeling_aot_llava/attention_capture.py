@@ -121,8 +121,8 @@ def _prepare_compiled(
     # would need a graph each, more than torch makes of one function.
     makes_states = _are_compiled_one_by_one(encoder_layers, vision_tower)
     wanted = _state_indices(kwargs.pop("output_hidden_states", None), len(encoder_layers)) if makes_states else []
-    # transformers would do so at the first call, under a lock, which breaks a graph.
-    maybe_install_capturing_hooks(getattr(vision_tower, "_orig_mod", vision_tower))
+    if not makes_states:  # transformers would do so at the first call, under a lock, which breaks a graph
+        maybe_install_capturing_hooks(getattr(vision_tower, "_orig_mod", vision_tower))
     modules = [*chain.from_iterable(map(_projections, attention)), *encoder_layers]
     kept = {projection for layer in layers for projection in _projections(attention[layer])}
     kept |= {encoder_layers[max(index - 1, 0)] for index in wanted}

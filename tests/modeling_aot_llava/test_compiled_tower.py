@@ -77,8 +77,8 @@ def compress(model, pixels):
 @pytest.mark.parametrize("compiled", COMPILED)
 def test_a_compiled_tower_gives_the_same_tokens_in_one_graph(build_model, prompt, graphs, compiled):
     pixels = prompt("<video>What?", "<video>Where?", seeds=(0, 1)).pixel_values_videos
-    model = build_model()
-    expected = compress(model, pixels)
+    # Of another model: a run that is not compiled leaves hooks of transformers, at which torch 2.11 breaks a graph.
+    model, expected = build_model(), compress(build_model(), pixels)
     compile_it, most_graphs = COMPILED[compiled]
     compile_it(model, graphs)
     counts = []
@@ -187,8 +187,9 @@ def test_any_number_of_layers_shares_a_few_graphs(asked, graphs):
     ).eval()
     frames = torch.randn(2, 3, 56, 56)
     with torch.no_grad():
-        states = tower(frames, output_hidden_states=True).hidden_states
-        _, expected = run_and_read_attention(tower, frames, (5, -2))
+        eager = copy.deepcopy(tower)
+        states = eager(frames, output_hidden_states=True).hidden_states
+        _, expected = run_and_read_attention(eager, frames, (5, -2))
         for layer in tower.encoder.layers:
             layer.compile(**graphs.options)
         outputs, received = run_and_read_attention(tower, frames, (5, -2), output_hidden_states=asked)
