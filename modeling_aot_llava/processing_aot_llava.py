@@ -41,7 +41,7 @@ from .token_budget import (
     newline_places,
     pooled_grid_size,
 )
-from .unread_videos import as_strings, encoded_among, separate
+from .unread_videos import as_strings, encoded_among, unencoded_among
 from .video_limits import VideoLimits
 from .video_pixel_values import make_pixel_values
 from .vllm_serving import is_called_by_vllm, tells_vllm
@@ -280,10 +280,7 @@ class AOTLlavaOnevisionProcessor(LlavaOnevisionProcessor):
         for video in encoded:
             if video is not None:
                 check_is_asked_for(video, self, retention_ratio, kwargs, self._pooled_grid_size**2)
-        others = [video for video, one in zip(separate(videos), encoded) if one is None]
-        metadata = kwargs.get("video_metadata")
-        if metadata is not None and len(metadata) == len(encoded):
-            kwargs["video_metadata"] = [of_video for of_video, one in zip(metadata, encoded) if one is None]
+        others, kwargs = unencoded_among(videos, encoded, kwargs)
         processed, replacements = BatchFeature(), []
         if others:
             processed, replacements = self._process_unencoded(others, retention_ratio, **kwargs)

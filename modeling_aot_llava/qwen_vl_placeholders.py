@@ -31,7 +31,7 @@ from .token_budget import (
     count_video_tokens,
     plan_token_budget,
 )
-from .unread_videos import as_strings, encoded_among, separate
+from .unread_videos import as_strings, encoded_among, unencoded_among
 from .video_limits import VideoLimits
 
 # The settings that are this processor's own, and none of its tokenizer's or its video processor's.
@@ -145,10 +145,7 @@ class AOTQwenVLProcessor:
         for video in encoded:
             if video is not None:
                 check_is_asked_for(video, self, retention_ratio, kwargs)
-        others = [video for video, one in zip(separate(videos), encoded) if one is None]
-        metadata = kwargs.get("video_metadata")
-        if metadata is not None and len(metadata) == len(encoded):
-            kwargs["video_metadata"] = [of_video for of_video, one in zip(metadata, encoded) if one is None]
+        others, kwargs = unencoded_among(videos, encoded, kwargs)
         processed, texts = BatchFeature(), []
         if others:
             processed, texts = self._process_unencoded(others, retention_ratio, **kwargs)

@@ -1,6 +1,7 @@
 """Runs in each call of a processor: brings videos yet to be read through transformers' checks, and reads them."""
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,20 @@ def encoded_among(videos: VideoInput, kind: type[EncodedVideo] = EncodedVideo) -
         return read[path]
 
     return [take(video) for video in separate(videos)]
+
+
+def unencoded_among(
+    videos: VideoInput, encoded: Sequence[EncodedVideo | None], options: dict[str, Any]
+) -> tuple[list[Any], dict[str, Any]]:
+    """The videos of a call that `encoded_among` found none for, and the call's options for these alone."""
+
+    def left(values: Sequence[Any]) -> list[Any]:
+        return [value for value, one in zip(values, encoded) if one is None]
+
+    metadata = options.get("video_metadata")
+    if metadata is not None and len(metadata) == len(encoded):
+        options = {**options, "video_metadata": left(metadata)}
+    return left(separate(videos)), options
 
 
 def separate(videos: Any) -> list[Any]:

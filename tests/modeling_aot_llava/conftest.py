@@ -62,3 +62,22 @@ def vision_tower_calls(model):
     handle = model.model.vision_tower.register_forward_hook(lambda *_: calls.append(1))
     yield calls
     handle.remove()
+
+
+class AnyGraphs(list):
+    """The graphs that were compiled, between which there are breaks."""
+
+    def __call__(self, graph, inputs):
+        self.append(graph)
+        return graph.forward
+
+    @property
+    def of_tower(self):
+        return [graph for graph in self if any("conv2d" in str(node.target) for node in graph.graph.nodes)]
+
+
+@pytest.fixture
+def any_graphs():
+    torch.compiler.reset()
+    yield AnyGraphs()
+    torch.compiler.reset()

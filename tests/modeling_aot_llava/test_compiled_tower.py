@@ -303,25 +303,6 @@ def test_attention_received_is_little_beside_the_tower(kind):
     assert 0.003 < share < 0.005
 
 
-class AnyGraphs(list):
-    """The graphs that were compiled, between which there are breaks."""
-
-    def __call__(self, graph, inputs):
-        self.append(graph)
-        return graph.forward
-
-    @property
-    def of_tower(self):
-        return [graph for graph in self if any("conv2d" in str(node.target) for node in graph.graph.nodes)]
-
-
-@pytest.fixture
-def any_graphs():
-    torch.compiler.reset()
-    yield AnyGraphs()
-    torch.compiler.reset()
-
-
 def inputs_of(prompt, processor, make_video, case):
     texts, frames = ["<video>What?", "<video>Where?"], {"different lengths": (6, 4)}.get(case, (6, 6))
     if case == "a stock prompt":  # which does not say that all tokens are asked for
